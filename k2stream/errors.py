@@ -1,0 +1,104 @@
+"""Every exception of k2stream.
+
+K2Error
+├── SettingsError            a setting is wrong; nothing was started
+├── HomeError                K2_HOME cannot be used (locked, full, no permission, not ours)
+├── TransportError
+│   ├── LogLockedError       another worker of this group holds the embedded log
+│   └── LogCorruptError      stored bytes do not match their checksum
+├── DecodeError              a record's bytes are not what its schema says (a value on the hot path)
+├── RegistryError
+│   └── RegistryUnavailable  the registry did not answer; ask again
+├── StateError               the state store failed; state is rebuilt from the tables
+├── LakeError
+│   ├── Fenced               the table's vector is not the window's start; partitions restart
+│   ├── CommitUnknown        the deadline passed before the outcome was known
+│   └── VectorMissing        history without a reachable vector; `k2 adopt`
+├── UnexplainedHole          offsets are missing and the log does not say why
+└── QueryError               a question that cannot be answered as asked
+"""
+
+from typing import ClassVar
+
+
+class K2Error(Exception):
+    """Base of all errors; the text says what, where and what to do."""
+
+    is_retriable: ClassVar[bool] = False
+    """True if doing the same again may succeed without anybody mending anything."""
+
+
+class SettingsError(K2Error):
+    """A setting is wrong; names the variable, what was expected and what was found."""
+
+
+class HomeError(K2Error):
+    """K2_HOME cannot be used as it is."""
+
+
+class TransportError(K2Error):
+    """The log could not be read or written."""
+
+    is_retriable = True
+
+
+class LogLockedError(TransportError):
+    """Another worker of this group holds the embedded log."""
+
+    is_retriable = False
+
+
+class LogCorruptError(TransportError):
+    """Stored bytes do not match their checksum."""
+
+    is_retriable = False
+
+
+class DecodeError(K2Error):
+    """A record's bytes are not what its schema says."""
+
+
+class RegistryError(K2Error):
+    """The registry answered that it cannot serve the question."""
+
+
+class RegistryUnavailable(RegistryError):
+    """The registry did not answer."""
+
+    is_retriable = True
+
+
+class StateError(K2Error):
+    """The state store failed; state is rebuilt from the tables."""
+
+    is_retriable = True
+
+
+class LakeError(K2Error):
+    """The table could not be read or written."""
+
+    is_retriable = True
+
+
+class Fenced(LakeError):
+    """The table's vector is not the window's start: somebody else committed these partitions."""
+
+    is_retriable = False
+
+
+class CommitUnknown(LakeError):
+    """The deadline passed before the catalog said whether the commit landed."""
+
+
+class VectorMissing(LakeError):
+    """The table has history but no reachable offset vector; `k2 adopt` makes one."""
+
+    is_retriable = False
+
+
+class UnexplainedHole(K2Error):
+    """Offsets are missing and the log does not say why."""
+
+
+class QueryError(K2Error):
+    """A question that cannot be answered as asked."""

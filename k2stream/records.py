@@ -1,0 +1,126 @@
+"""Records as the log holds them: the record, Kafka's batch of records, and what one fetch brings."""
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import NamedTuple
+
+from aiokafka.record.default_records import DefaultRecordBatch
+
+HEADER = struct.Struct(">qiibIhiqqqhii")
+"""Kafka record batch v2: base offset, length, leader epoch, magic, crc, attributes, last offset delta,
+base timestamp, max timestamp, producer id, producer epoch, base sequence, record count."""
+
+Headers = tuple[tuple[str, bytes], ...]
+
+
+class TopicPartition(NamedTuple):
+    """One partition of one topic; equal to a plain pair and to Faust's TP."""
+
+    topic: str
+    partition: int
+
+
+class Kind(StrEnum):
+    """What a log batch holds; all but DATA carry no payload and are holes to the ledger."""
+
+    DATA = "data"
+    CONTROL = "control"
+    ABORTED = "aborted"
+    COMPACTED = "compacted"
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One Kafka message as read."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp_ms: int
+    key: bytes | None
+    value: bytes | None
+    headers: Headers = ()
+
+
+@dataclass(frozen=True, slots=True)
+class LogBatch:
+    """Kafka's unit on the wire and on disk, bytes as Kafka wrote them."""
+
+    topic: str
+    partition: int
+    base_offset: int
+    last_offset: int
+    from_offset: int
+    """Rows below it were asked for by nobody and are trimmed after decode."""
+    count: int
+    """Records in the batch (fewer than offsets once a topic is compacted)."""
+    base_timestamp_ms: int
+    codec: int
+    """0 none, 1 gzip, 2 snappy, 3 lz4, 4 zstd."""
+    kind: Kind
+    raw: bytes | memoryview
+    """The whole batch with its 61-byte header; empty unless kind is DATA."""
+
+    @classmethod
+    def parse(cls, topic: str, partition: int, raw: bytes | memoryview, from_offset: int = 0) -> "LogBatch":
+        """Read the header of one whole batch. Control batches are recognised by their attribute bit."""
+        base, _, _, _, _, attributes, last_delta, base_ts, _, _, _, _, count = HEADER.unpack_from(raw)
+        is_control = bool(attributes & 0x20)
+        return cls(
+            topic,
+            partition,
+            base,
+            base + last_delta,
+            max(from_offset, base),
+            count,
+            base_ts,
+            attributes & 0x07,
+            Kind.CONTROL if is_control else Kind.DATA,
+            b"" if is_control else raw,
+        )
+
+    @classmethod
+    def hole(cls, topic: str, partition: int, first: int, last: int, kind: Kind) -> "LogBatch":
+        """Offsets `first..last` with nothing to read, and why."""
+        return cls(topic, partition, first, last, first, 0, 0, 0, kind, b"")
+
+    @property
+    def payload(self) -> memoryview:
+        """The records, compressed as the producer left them."""
+        return memoryview(self.raw)[HEADER.size :]
+
+    @property
+    def crc(self) -> int:
+        return int(HEADER.unpack_from(self.raw)[4]) if self.raw else 0
+
+    def records(self) -> Iterator[Record]:
+        """Every record at or above `from_offset`, one by one: the slow path."""
+        if self.kind is not Kind.DATA:
+            return
+        for r in DefaultRecordBatch(bytes(self.raw)):
+            if r.offset >= self.from_offset:
+                headers = tuple((k, bytes(v or b"")) for k, v in r.headers)
+                yield Record(self.topic, self.partition, r.offset, r.timestamp, r.key, r.value, headers)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """The log batches of one partition that arrived in one fetch; the unit an agent gets.
+
+    Covers offsets `first_offset` to `next_offset - 1` without a jump: what has no record is a log batch of another kind.
+    """
+
+    topic: str
+    partition: int
+    first_offset: int
+    next_offset: int
+    log_batches: tuple[LogBatch, ...]
+    size_bytes: int
+    epoch: int = 0
+    """Which seek of the partition it was read after; a batch of an older epoch is dropped."""
+
+    @property
+    def tp(self) -> TopicPartition:
+        return TopicPartition(self.topic, self.partition)

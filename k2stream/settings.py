@@ -1,0 +1,74 @@
+"""The one Settings: every knob, read once from the environment (prefix K2_)."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from k2stream.errors import SettingsError
+
+
+class Settings(BaseSettings):
+    """Frozen; each field's description is its line in the README's table."""
+
+    model_config = SettingsConfigDict(env_prefix="K2_", frozen=True, extra="ignore")
+
+    home: Path = Field(Path(".k2"), description="Where everything the embedded default keeps lives")
+    app_id: str = Field("k2stream", description="Consumer group and Faust app id")
+    broker: str = Field("", description="`k2kafka://host:9092`; empty: the embedded log under K2_HOME")
+    topics: str = Field("market.*.trades.*", description="Trade topics of the trades agent, a comma list; `*` stands for one part of a name")
+    partitions: int = Field(8, gt=0, description="Partitions of a topic that k2stream creates")
+    isolation_level: Literal["read_committed", "read_uncommitted"] = Field("read_committed", description="Which records of Kafka transactions are read")
+    start: str = Field("earliest", description="Where a topic's first start begins: `earliest`, `latest` or an ISO time")
+    session_timeout_ms: int = Field(10_000, gt=0, description="A worker silent for so long loses its partitions")
+    heartbeat_interval_ms: int = Field(500, gt=0, description="How often a worker says it is alive")
+    revoke_timeout_ms: int = Field(5_000, gt=0, description="Budget of closing and committing windows when partitions are taken away")
+    fetch_buffer_bytes: int = Field(32 << 20, gt=0, description="Bytes read ahead of the agents, per worker")
+    topic_refresh_ms: int = Field(60_000, gt=0, description="How often topic patterns are resolved again")
+    retention_ms: int = Field(7 * 86_400_000, gt=0, description="How long the embedded log keeps log batches")
+    window_rows: int = Field(250_000, gt=0, description="A window closes at so many rows")
+    window_bytes: int = Field(128 << 20, gt=0, description="... or so many bytes")
+    window_ms: int = Field(5_000, gt=0, description="... or at this age")
+    commit_timeout_ms: int = Field(60_000, gt=0, description="Budget of one commit, look-ups after unknown outcomes included")
+    fsync: bool = Field(True, description="Sync data files before the catalog speaks; false only for benchmarks")
+    catalog_uri: str = Field("", description="Iceberg SQL catalog; empty: SQLite under K2_HOME")
+    warehouse: str = Field("", description="Where the tables' files live; empty: K2_HOME/warehouse")
+    namespace: str = Field("market_data", description="Iceberg namespace of the tables")
+    snapshots_kept: int = Field(50, ge=3, description="Snapshots a table keeps")
+    orphan_age_ms: int = Field(86_400_000, gt=0, description="Files younger than this are never taken for orphans")
+    dedup_horizon_ms: int = Field(86_400_000, gt=0, description="Event time the filter looks back before it asks the table")
+    dedup_memory_bytes: int = Field(64 << 20, gt=0, description="Memory of the filter, per worker")
+    dedup_tolerance_ms: int = Field(3_600_000, ge=0, description="How far two reports of one trade may differ in event time")
+    max_age_ms: int = Field(0, ge=0, description="Older trades are dead letters; 0: off, for history")
+    max_ahead_ms: int = Field(3_600_000, ge=0, description="Event time at most so far after ingestion time")
+    gap_small_rows: int = Field(10, gt=0, description="Gaps of up to so many missing numbers are `small`")
+    registry_url: str = Field("", description="Schema registry; empty: a local store under K2_HOME")
+    redis_url: str = Field("", description="Redis; empty: a server that the worker starts itself")
+    redis_server: str = Field("", description="Path of the Redis or Valkey binary to start; empty: searched")
+    state: Literal["redis", "memory"] = Field("redis", description="Where state is kept between runs; tables hold it anyway")
+    web_host: str = Field("127.0.0.1", description="Address of the worker's web pages")
+    web_port: int = Field(6066, ge=0, le=65535, description="Port of the worker's web pages")
+    web_key: str = Field("", description="Key that pages ask for (X-API-Key); needed for any address but 127.0.0.1")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="How much is logged")
+    log_format: Literal["console", "json"] = Field("console", description="How it is logged")
+    crash_at: str = Field("", description="For tests: `STEP` or `STEP:N`; the process kills itself there")
+
+    def home_path(self, *parts: str) -> Path:
+        """Absolute path under K2_HOME."""
+        return self.home.absolute().joinpath(*parts)
+
+    def broker_url(self) -> str:
+        """What Faust connects to."""
+        return self.broker or f"embedded://{self.home_path('log')}"
+
+
+def load_settings() -> Settings:
+    """Settings of this process; raises SettingsError naming each wrong variable, what was expected and found."""
+    try:
+        return Settings()
+    except ValidationError as exc:
+        wrong = "; ".join(
+            f"K2_{'_'.join(str(p) for p in e['loc']).upper()}={e['input']!r}: {e['msg']}" for e in exc.errors()
+        )
+        raise SettingsError(f"{wrong}. Mend or unset it; README.md lists every setting.") from exc
