@@ -1,0 +1,47 @@
+"""What writes to a log: one Protocol for the embedded log and Kafka, and the record as it is handed over."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from k2stream.records import Headers, TopicPartition
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """One record to be appended; its offset is given by the log."""
+
+    key: bytes | None
+    value: bytes | None
+    timestamp_ms: int
+    """Milliseconds since the epoch."""
+    headers: Headers = ()
+
+
+class LogSink(Protocol):
+    """Appends whole log batches. Guarantee: what a call returned an offset for is durable; after an error it may be
+    there or not (at least once), so writers that must not repeat carry their own key.
+
+    Every method raises TransportError when the log cannot be reached, is full, or has no such topic.
+    """
+
+    async def send(self, topic: str, partition: int, records: Sequence[Outgoing]) -> int:
+        """Append `records` (at least one) as one lz4 log batch and give the offset of the first."""
+
+    async def send_batch(self, topic: str, partition: int, raw: bytes) -> int:
+        """Append one prebuilt log batch (its base offset is replaced) and give the offset of its first record."""
+
+    async def partitions(self, topic: str) -> int:
+        """Number of partitions; TransportError if the topic does not exist."""
+
+    async def create_topic(self, topic: str, partitions: int, config: Mapping[str, str]) -> None:
+        """Create the topic unless it exists; an existing one is left as it is."""
+
+    async def topics(self) -> Mapping[str, int]:
+        """Every topic and its number of partitions."""
+
+    async def bounds(self, tp: TopicPartition) -> tuple[int, int]:
+        """First offset still kept and the offset after the last one."""
+
+    async def close(self) -> None:
+        """Flush and let go; calling it twice is harmless."""
