@@ -1,0 +1,30 @@
+"""Dead letters, counted by reason.
+
+Topic in:   dlq.{asset_class}.{data_type}
+Effect:     the live table `letters`: key of the origin -> reason; `/state` of the worker shows the counts
+Guarantee:  a letter written twice is counted once, for it has one key
+"""
+
+from collections import Counter
+
+import faust
+from k2stream.deadletter.envelope import decode_letter
+from tables.live.letters import letters_table
+from k2stream.topics import LETTER_TOPICS
+
+from agents import app
+
+letters = letters_table(app)
+letter_topic = app.topic(*LETTER_TOPICS, key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw")
+
+
+@app.agent(letter_topic, name="deadletters")
+async def count_letters(stream: faust.Stream) -> None:
+    """Remember the reason of each letter under its origin."""
+    async for event in stream.events():
+        letters[event.key.decode()] = decode_letter(event.value).reason
+
+
+def letters_by_reason() -> dict[str, int]:
+    """Distinct letters of this worker's partitions, by reason."""
+    return dict(Counter(letters.values()))

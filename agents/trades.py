@@ -1,0 +1,27 @@
+"""Trades of all exchanges.
+
+Topic in:   market.{asset_class}.trades.{exchange}, whole log batches
+Effect:     one row a trade in market_data.trades, gap events in market_data.gaps, one dead letter a bad record
+Guarantee:  exactly once, whatever crashes, rebalances or wakes up late: the table's own offset vector decides what is
+            read, and a commit that does not continue it is refused
+"""
+
+import faust
+from k2stream.app import K2App
+from k2stream.wiring import open_capture
+
+from agents import app
+
+trade_batches = app.batch_topic("trades", app.settings.topics)
+
+
+@app.on_boot
+def open_trades(app: K2App) -> None:
+    app.captures["trades"] = open_capture(app, "trades")
+
+
+@app.agent(trade_batches, name="trades")
+async def capture_trades(stream: faust.Stream) -> None:
+    """Hand each batch to the capture, which acks it once it is committed."""
+    async for event in stream.noack().events():
+        await app.captures["trades"].take(event.value)

@@ -1,0 +1,170 @@
+"""The Faust app: our transport, every Faust default that we change, and the captures of this worker."""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import faust
+import structlog
+
+from k2stream.capture.capture import Capture
+from k2stream.clock import Deadline
+from k2stream.errors import K2Error
+from k2stream.health import Health
+from k2stream.records import TopicPartition
+from k2stream.settings import Settings
+from k2stream.topics import resolve
+from k2stream.transport.open import open_sink
+from k2stream.transport.sink import LogSink
+
+log = structlog.get_logger(__name__)
+
+BATCH_CHANNEL_EVENTS = 16
+"""A batch topic's channel holds so few events; the real bound is settings.fetch_buffer_bytes."""
+
+
+class BatchTopic(faust.Topic):
+    """A topic whose names are those that its patterns match today, and whose events are Batches."""
+
+    names: list[str]
+
+    @property
+    def topics(self) -> Sequence[str]:
+        return self.names
+
+    @topics.setter
+    def topics(self, names: Sequence[str]) -> None:
+        """Clones share one list, so a new name reaches the stream of a running agent."""
+        self.names = names if isinstance(names, _Names) else _Names(names)
+
+
+class _Names(list[str]):
+    """A list that is never falsy, so that Faust's `topics or []` keeps sharing it."""
+
+    def __bool__(self) -> bool:
+        return True
+
+
+class K2App(faust.App):
+    """A Faust app that knows its settings, its health and its captures."""
+
+    settings: Settings
+    health: Health
+    sink: LogSink
+    batch_handler: "K2App"
+
+    def use(self, settings: Settings) -> None:
+        self.settings, self.health, self.batch_handler = settings, Health(), self
+        self.captures: dict[str, Capture] = {}
+        self.patterns: dict[str, tuple[tuple[str, ...], BatchTopic]] = {}
+        self.starters: list[Callable[[K2App], None]] = []
+        self.fatal: str | None = None
+
+    # --- declaring ------------------------------------------------------------------------------------
+
+    def batch_topic(self, data_type: str, patterns: str) -> BatchTopic:
+        """A topic of Batches for a data type; `patterns` is a comma list in which `*` stands for one part of a name."""
+        topic = BatchTopic(
+            self, topics=_Names(), value_type=bytes, value_serializer="raw", key_type=bytes, key_serializer="raw", maxsize=BATCH_CHANNEL_EVENTS
+        )
+        self.patterns[data_type] = (tuple(p.strip() for p in patterns.split(",") if p.strip()), topic)
+        return topic
+
+    def on_boot(self, starter: Callable[["K2App"], None]) -> Callable[["K2App"], None]:
+        """Register what an agent does once the worker starts: open its edges."""
+        self.starters.append(starter)
+        return starter
+
+    # --- life -----------------------------------------------------------------------------------------
+
+    async def on_first_start(self) -> None:
+        await super().on_first_start()
+        self.sink = open_sink(self.settings)
+        for starter in self.starters:
+            await asyncio.to_thread(starter, self)
+        await self._resolve_topics()
+
+    async def _resolve_topics(self) -> bool:
+        """True if a pattern matches a topic that nobody reads yet."""
+        existing = await self.sink.topics()
+        found = False
+        for data_type, (patterns, topic) in self.patterns.items():
+            new = [n for n in resolve(patterns, existing) if n not in topic.names]
+            if new:
+                log.info("topics.found", data_type=data_type, topics=new)
+                topic.names.extend(new)
+                found = True
+        return found
+
+    async def watch_topics(self) -> None:
+        """Resolve patterns again and again; a new topic is subscribed without a restart."""
+        self.topics._resubscribe_sleep_lock_seconds = 1.0  # noqa: SLF001 # Faust waits 45 s and has no setting for it
+        while not self.should_stop:
+            await self.sleep(self.settings.topic_refresh_ms / 1000)
+            try:
+                found = await self._resolve_topics()
+            except K2Error as exc:
+                self.health.red("topics", str(exc))
+                continue
+            self.health.green("topics")
+            if found:
+                self.topics._flag_changes()  # noqa: SLF001 # the conductor's own way to ask for a resubscription
+
+    def stop_for(self, sentence: str) -> None:
+        """End the worker with exit code 1 and one sentence that says why."""
+        if self.fatal is None:
+            self.fatal = sentence
+            log.error("worker.stopped", cause=sentence)
+            self.loop.call_soon_threadsafe(self._crash, SystemExit(1))
+
+    # --- BatchHandler: each data type's capture answers for its own topics ------------------------------
+
+    def batch_topics(self) -> frozenset[str]:
+        return frozenset(name for _, topic in self.patterns.values() for name in topic.names)
+
+    def _by_capture(self, tps: set[TopicPartition]) -> dict[str, set[TopicPartition]]:
+        owned: dict[str, set[TopicPartition]] = {}
+        for tp in tps:
+            owned.setdefault(self._data_type(tp.topic), set()).add(TopicPartition(*tp))
+        return owned
+
+    def _data_type(self, topic: str) -> str:
+        return next(d for d, (_, t) in self.patterns.items() if topic in t.names)
+
+    async def positions(self, tps: set[TopicPartition]) -> Mapping[TopicPartition, int]:
+        positions: dict[TopicPartition, int] = {}
+        for data_type, own in self._by_capture(tps).items():
+            positions.update(await self.captures[data_type].positions(own))
+        return positions
+
+    async def revoke(self, tps: set[TopicPartition], deadline: Deadline) -> None:
+        await asyncio.gather(*(self.captures[d].revoke(own, deadline) for d, own in self._by_capture(tps).items()))
+
+    def topic_lost(self, tp: TopicPartition, first: int, last: int) -> None:
+        self.captures[self._data_type(tp.topic)].topic_lost(tp, first, last)
+
+    def state(self) -> dict[str, Any]:  # JSON
+        """What `/state` shows."""
+        return {"app": self.conf.id, "healthy": self.health.is_green(), "causes": self.health.causes(), **{d: c.state() for d, c in self.captures.items()}}
+
+
+def create_app(settings: Settings) -> K2App:
+    """An app for `settings`; opens nothing until it is started."""
+    app = K2App(
+        settings.app_id,
+        broker=settings.broker_url(),
+        store="memory://",
+        autodiscover=False,
+        datadir=str(settings.home_path("faust")),
+        web_bind=settings.web_host,
+        web_host=settings.web_host,
+        web_port=settings.web_port,
+        stream_wait_empty=False,
+        topic_disable_leader=True,
+        topic_partitions=settings.partitions,
+        broker_session_timeout=settings.session_timeout_ms / 1000,
+        broker_heartbeat_interval=settings.heartbeat_interval_ms / 1000,
+        consumer_auto_offset_reset="earliest",
+    )
+    app.use(settings)
+    return app

@@ -1,0 +1,362 @@
+"""The life of one data type in one worker: assignment, loops, restart, revoke.
+
+Who does what:
+    event loop    take() queues batches; _intake() and _sink() drive the two threads; nothing here computes
+    decode thread decode, validate, filter; marks committed keys, so the filter has one user
+    sink thread   settle, write, commit, outbox, state; restore; so the tracker has one user
+
+`_era` is the one guard against stale work: restart and revoke raise it, and whatever comes back from a thread with an
+older era is dropped. There is one way back from every trouble: restart, which forgets all memory and reads again from
+the table's vector.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import structlog
+
+from k2stream.capture import closing as sink
+from k2stream.capture.edges import Edges
+from k2stream.capture.progress import Progress
+from k2stream.capture.restore import Memory, restore
+from k2stream.capture.start import check_bounds, starts_of
+from k2stream.clock import Clock, Deadline
+from k2stream.dedup.bloom import SeenFilter
+from k2stream.dedup.seen import RecentWindows
+from k2stream.errors import Fenced, K2Error, RegistryUnavailable
+from k2stream.gaps import Tracker
+from k2stream.health import Health
+from k2stream.pipeline import judge
+from k2stream.records import Batch, TopicPartition
+from k2stream.topics import TopicName
+from k2stream.validate import Limits
+from k2stream.verdict import Judged
+from k2stream.window import OpenWindow, WindowLimits
+
+log = structlog.get_logger(__name__)
+T = TypeVar("T")
+
+JOIN_BYTES = 8 << 20
+"""Batches decoded in one call: one call costs about 1 ms whatever it holds, 8 MB of log batches are some 30,000 rows."""
+TICK_SECONDS = 0.05
+POSITION_CHECK_SECONDS = 10.0
+STRIKES = 3
+"""Failures in a row without a commit between them before a partition, or the worker, stops."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The settings of one capture."""
+
+    data_type: str
+    window: WindowLimits
+    limits: Limits
+    commit_timeout_seconds: float
+    start: str
+    new_filter: Callable[[], SeenFilter]
+    new_tracker: Callable[[], Tracker]
+
+
+class Capture:
+    """One data type, all partitions of this worker; the BatchHandler of its topics."""
+
+    def __init__(self, plan: Plan, edges: Edges, *, clock: Clock, health: Health, on_fatal: Callable[[str], None]) -> None:
+        self.plan, self.edges, self.clock, self.health = plan, edges, clock, health
+        self.progress = Progress()
+        self._on_fatal = on_fatal
+        self._decode_thread = ThreadPoolExecutor(1, thread_name_prefix=f"decode-{plan.data_type}")
+        self._sink_thread = ThreadPoolExecutor(1, thread_name_prefix=f"sink-{plan.data_type}")
+        self._era = 0
+        self._queue: asyncio.Queue[Batch] = asyncio.Queue()
+        self._closed: asyncio.Queue[OpenWindow] = asyncio.Queue(maxsize=1)
+        self._window = OpenWindow(1)
+        self._closing: sink.Closing | None = None
+        self._position: dict[TopicPartition, int] = {}
+        self._committed: dict[TopicPartition, int] = {}
+        self._paused: set[TopicPartition] = set()
+        self._strikes: dict[TopicPartition | None, int] = {}
+        self._outstanding: list[OpenWindow] = []
+        """Closed, not yet settled."""
+        self._marked_through = 0
+        self._judging_since = 0
+        """What was marked when the batches now in the decode thread went there."""
+        self._close_lock = asyncio.Lock()
+        self._restart_lock = asyncio.Lock()
+        self._in_sink = 0
+
+    # --- what the transport calls -------------------------------------------------------------------
+
+    async def positions(self, tps: set[TopicPartition]) -> Mapping[TopicPartition, int]:
+        """Where to read each partition from: the table's `next`; forgets all that was known before."""
+        self._forget()
+        era = self._era
+        bounds = {tp: await self.edges.consumer().bounds(tp) for tp in tps}
+        try:
+            memory = await self._in(self._sink_thread, lambda: self._remember(tps, bounds))
+        except K2Error as exc:
+            self.health.red("capture", str(exc))
+            if not exc.is_retriable:
+                self._on_fatal(str(exc))
+            raise
+        self.health.green("capture")
+        if era != self._era:
+            return await self.positions(tps)
+        self._closing = sink.Closing(memory, RecentWindows())
+        self._committed = {tp: memory.head.vector[tp].next for tp in tps}
+        self._position = dict(self._committed)
+        self.progress.assigned(memory.head.vector, tps, {tp: end for tp, (_, end) in bounds.items()})
+        return dict(self._committed)
+
+    async def revoke(self, tps: set[TopicPartition], deadline: Deadline) -> None:
+        """Close the open window and commit what the deadline allows; then forget. A commit under way is left to the fence."""
+        try:
+            async with asyncio.timeout(deadline.remaining_seconds()):
+                await self._close_window()
+                while self._in_sink or self._outstanding:
+                    await asyncio.sleep(TICK_SECONDS)
+        except TimeoutError:
+            log.warning("capture.revoked_late", partitions=len(tps), then="the fence decides what landed; the rest is read again")
+        finally:
+            self._forget()
+            self._committed = {}
+
+    def topic_lost(self, tp: TopicPartition, first: int, last: int) -> None:
+        """Offsets that nobody can explain: the partition stops, red; nothing of it is skipped in silence."""
+        self.health.red(
+            f"lost {tp.topic}/{tp.partition}",
+            f"{tp.topic}/{tp.partition}: offsets {first} to {last} are gone from the log before they were committed. "
+            "The partition is stopped; restore the log, or accept the loss with `k2 adopt`.",
+        )
+
+    async def take(self, batch: Batch) -> None:
+        """One batch from the agent's stream; returns at once, the transport's byte budget is the back-pressure."""
+        tp = batch.tp
+        if batch.epoch != self.edges.consumer().epoch(tp) or tp not in self._position:
+            self.edges.consumer().release(batch)
+            return
+        if batch.first_offset != self._position[tp]:
+            self.edges.consumer().release(batch)
+            await self.restart(f"{tp.topic}/{tp.partition}: expected offset {self._position[tp]}, found {batch.first_offset}")
+            return
+        self._position[tp] = batch.next_offset
+        self._queue.put_nowait(batch)
+
+    # --- the loops ------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """All loops until cancelled."""
+        await asyncio.gather(self._intake(), self._sink(), self._tick(), self._watch_positions())
+
+    async def _intake(self) -> None:
+        while True:
+            batches = await self._gather()
+            era, self._judging_since = self._era, self._marked_through
+            judged = await self._judge(batches, era)
+            for batch in batches:
+                self.edges.consumer().release(batch)
+            if era != self._era or judged is None:
+                continue
+            for batch, j in zip(batches, judged, strict=True):
+                self._window.add(j, replace(batch, log_batches=()), now=self.clock.monotonic())
+            if self._window.is_full(self.plan.window):
+                await self._close_window()
+
+    async def _gather(self) -> list[Batch]:
+        batches = [await self._queue.get()]
+        size = batches[0].size_bytes
+        while size < JOIN_BYTES and not self._queue.empty():
+            batches.append(self._queue.get_nowait())
+            size += batches[-1].size_bytes
+        return batches
+
+    async def _judge(self, batches: Sequence[Batch], era: int) -> list[Judged] | None:
+        """Judged batches; None if the work became stale or a partition was restarted for it."""
+        waits = 0.1
+        while era == self._era:
+            try:
+                judged = await self._in(self._decode_thread, lambda: self._judge_many(batches))
+            except RegistryUnavailable as exc:
+                self.health.red("registry", str(exc))
+                await asyncio.sleep(waits)
+                waits = min(waits * 2, 10.0)
+            except Exception as exc:  # whatever a decoder can raise: the partition pays, the others go on
+                await self._strike(await self._culprit(batches), exc)
+                return None
+            else:
+                self.health.green("registry")
+                return judged
+        return None
+
+    def _judge_many(self, batches: Sequence[Batch]) -> list[Judged]:
+        assert self._closing is not None
+        decoded = self.edges.decoder.decode_many(batches)
+        self.edges.on_step("decode")
+        return [
+            judge(
+                batch,
+                rows,
+                exchange=(name := TopicName.parse(batch.topic)).exchange.upper(),
+                asset_class=name.asset_class,
+                seen=self._closing.memory.seen,
+                limits=self.plan.limits,
+                now_us=self.clock.now_us(),
+                marked_through=self._marked_through,
+            )
+            for batch, rows in zip(batches, decoded, strict=True)
+        ]
+
+    async def _culprit(self, batches: Sequence[Batch]) -> TopicPartition:
+        """The partition whose batch fails alone."""
+        for batch in batches:
+            try:
+                await self._in(self._decode_thread, lambda b=batch: self._judge_many([b]))  # type: ignore[misc] # lambda default
+            except Exception:  # the one that raised is the answer
+                return batch.tp
+        return batches[0].tp
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(TICK_SECONDS)
+            if self._window.is_due(self.plan.window, now=self.clock.monotonic()) and not self._close_lock.locked():
+                await self._close_window()
+
+    async def _close_window(self) -> None:
+        """Hand the open window to the sink; waits while another closed one is waiting, which is the back-pressure."""
+        async with self._close_lock:
+            if not self._window.judged:
+                return
+            window, self._window = self._window, OpenWindow(self._window.number + 1, era=self._era)
+            self._outstanding.append(window)
+            await self._closed.put(window)
+
+    async def _sink(self) -> None:
+        while True:
+            window = await self._closed.get()
+            if window.era != self._era:
+                continue
+            self._outstanding.remove(window)
+            era, self._in_sink = self._era, 1
+            try:
+                await self._settle_and_commit(window, era)
+            except Fenced as exc:
+                await self.restart(str(exc))
+            except Exception as exc:  # whatever the lake, the look-up or the letters can raise: read again, three times
+                await self._strike(None, exc)
+            finally:
+                self._in_sink = 0
+
+    async def _settle_and_commit(self, window: OpenWindow, era: int) -> None:
+        closing = self._closing
+        if closing is None:
+            return
+        closing.recent.drop_through(self._oldest_marked(window))
+        settled, staged = await self._in(self._sink_thread, lambda: sink.settle_and_write(self.edges, closing, window))
+        if settled.rejects and era == self._era:
+            await self.edges.letters(settled.rejects)
+        if era != self._era:
+            return
+        deadline = Deadline.after(self.plan.commit_timeout_seconds, self.clock)
+        head = await self._in(self._sink_thread, lambda: sink.commit(self.edges, closing, settled, staged, deadline))
+        if era != self._era:
+            return
+        self._done(window, closing, settled, head)
+
+    def _oldest_marked(self, window: OpenWindow) -> int:
+        """Windows up to this one are in the filter of every batch that is not settled yet, so memory may let them go."""
+        windows = [window, self._window, *self._outstanding]
+        return min([self._marked_through, self._judging_since, *(j.marked_through for w in windows for j in w.judged)])
+
+    def _done(self, window: OpenWindow, closing: sink.Closing, settled: sink.Settled, head: sink.Head) -> None:
+        """Step 7: acks follow the table, they never lead it."""
+        self._committed.update({tp: span[1] for tp, span in settled.spans.items()})
+        self._decode_thread.submit(self._mark, closing, settled, window.number, self._era)
+        for batch in window.batches:
+            self.edges.consumer().ack_batch(batch)
+        self.edges.on_step("7.after")
+        self._strikes.clear()
+        self.health.green("capture")
+        self.progress.committed(settled, head.vector, self.clock.monotonic())
+
+    def _mark(self, closing: sink.Closing, settled: sink.Settled, number: int, era: int) -> None:
+        closing.memory.seen.mark(settled.keys, settled.times_us)
+        if era == self._era:
+            self._marked_through = number
+
+    async def _watch_positions(self) -> None:
+        """A foreign commit or a rollback moves the vector under us: compare what we last saw committed with the head."""
+        while True:
+            await asyncio.sleep(POSITION_CHECK_SECONDS)
+            if not self._committed or self._in_sink:
+                continue
+            era, committed = self._era, dict(self._committed)
+            try:
+                head = await self._in(self._sink_thread, self.edges.table.head)
+            except K2Error as exc:
+                self.health.red("table", str(exc))
+                continue
+            self.health.green("table")
+            moved = [tp for tp, n in committed.items() if tp not in head.vector or head.vector[tp].next != n]
+            if moved and era == self._era and committed == self._committed:
+                await self.restart(f"the table's vector moved for {', '.join(f'{t}/{p}' for t, p in moved)}")
+
+    def state(self) -> dict[str, object]:
+        """Sequences, filter, window and ledger of this data type."""
+        closing = self._closing
+        memory = {} if closing is None else {"sequences": closing.memory.tracker.summary(), "filter": closing.memory.seen.stats()}
+        window = {"number": self._window.number, "rows": self._window.rows, "size_bytes": self._window.size_bytes}
+        return {**self.progress.as_json(), "window": window, "paused": sorted(map(str, self._paused)), **memory}
+
+    # --- trouble --------------------------------------------------------------------------------------
+
+    async def restart(self, cause: str) -> None:
+        """Forget everything and read all owned partitions again from the table's vector."""
+        era = self._era
+        async with self._restart_lock:
+            if era != self._era:
+                return
+            log.warning("capture.restart", cause=cause, partitions=len(self._position))
+            self.progress.restarts += 1
+            tps = set(self._committed) - self._paused
+            self._forget()
+            await self.edges.consumer().restart(tps)
+
+    async def _strike(self, tp: TopicPartition | None, exc: Exception) -> None:
+        """Charge a failure; after three in a row the partition is paused, or, if no partition is to blame, the worker ends."""
+        strikes = self._strikes[tp] = self._strikes.get(tp, 0) + 1
+        where = "sink" if tp is None else f"{tp.topic}/{tp.partition}"
+        log.error("capture.failed", where=where, strikes=strikes, cause=str(exc), kind=type(exc).__name__, exc_info=not isinstance(exc, K2Error))
+        self.health.red("capture", f"{where}: {exc}")
+        if strikes >= STRIKES and tp is None:
+            self._on_fatal(str(exc))
+            return
+        if strikes >= STRIKES and tp is not None:
+            self._paused.add(tp)
+            self.edges.consumer().pause_batch({tp})
+            self.health.red(f"paused {where}", f"{where} is paused at offset {self._committed.get(tp)} after {strikes} failures: {exc}")
+        await asyncio.sleep(min(0.1 * 4 ** (strikes - 1), 5.0))
+        await self.restart(str(exc))
+
+    def _forget(self) -> None:
+        """Drop every batch, window and memory; whatever still runs in a thread comes back to an older era."""
+        self._era += 1
+        consumer = self.edges.consumer()
+        while not self._queue.empty():
+            consumer.release(self._queue.get_nowait())
+        self._outstanding.clear()
+        self._window = OpenWindow(self._window.number + 1, era=self._era)
+        self._closing = None
+        self._position = {}
+
+    def _remember(self, tps: set[TopicPartition], bounds: Mapping[TopicPartition, tuple[int, int]]) -> Memory:
+        head = self.edges.table.head()
+        starts = starts_of(head.vector, tps, bounds, self.plan.start)
+        if starts:
+            head = self.edges.table.register(starts, Deadline.after(self.plan.commit_timeout_seconds, self.clock))
+        check_bounds(head.vector, tps, bounds)
+        return restore(self.edges, head, self.plan.new_tracker(), self.plan.new_filter(), tps)
+
+    async def _in(self, thread: ThreadPoolExecutor, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(thread, work)

@@ -1,0 +1,124 @@
+"""A closed window's way into the table; every function blocks and runs in the sink thread, one window at a time."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import structlog
+from numpy.typing import NDArray
+
+from k2stream.capture.edges import Edges, Head, Staged
+from k2stream.capture.restore import Memory, pack_state
+from k2stream.clock import Deadline
+from k2stream.dedup.seen import RecentWindows
+from k2stream.errors import K2Error, StateError
+from k2stream.lake.window import Window
+from k2stream.pipeline import Asked, Settled, ask, settle
+from k2stream.records import TopicPartition
+from k2stream.state.store import KeyChunk, Stamp, Update
+from k2stream.window import OpenWindow
+
+log = structlog.get_logger(__name__)
+
+TRACKER_FILE_EVERY = 20
+"""Commits between two tracker files: what a restart without Redis reads back stays below 20 windows of rows."""
+
+
+@dataclass(slots=True)
+class Closing:
+    """State of the sink thread between two windows."""
+
+    memory: Memory
+    recent: RecentWindows
+    dirty: set[TopicPartition] = field(default_factory=set)
+    """Partitions whose streams changed since their newest tracker file."""
+    commits: int = 0
+
+
+def settle_and_write(edges: Edges, closing: Closing, window: OpenWindow) -> tuple[Settled, Staged]:
+    """Decide the window and write its files (step 1). What is decided here is not decided again."""
+    edges.on_step("0.settle")
+    asked = ask(window.judged, closing.recent)
+    settled = settle(asked, _answers(edges, closing, asked), closing.memory.tracker)
+    closing.recent.add(window.number, settled.keys)
+    closing.dirty |= set(settled.spans)
+    staged = edges.table.write(_files_of(closing, window, settled))
+    return settled, staged
+
+
+def _answers(edges: Edges, closing: Closing, asked: Asked) -> NDArray[np.bool_]:
+    snapshot_id = closing.memory.head.snapshot_id
+    if not len(asked.unsure) or snapshot_id is None:
+        return np.zeros(len(asked.unsure), dtype=bool)
+    rows = asked.rows.select(["exchange", "symbol", "trade_id", "timestamp"]).take(asked.unsure)
+    return edges.lookup(rows["exchange"], rows["symbol"], rows["trade_id"], rows["timestamp"], snapshot_id)
+
+
+def _files_of(closing: Closing, window: OpenWindow, settled: Settled) -> Window:
+    """A tracker file goes along when the rows alone could not bring a restart to the same state."""
+    tracker = None
+    if settled.has_notes or closing.commits % TRACKER_FILE_EVERY == TRACKER_FILE_EVERY - 1:
+        tracker = {tp: closing.memory.tracker.snapshot(tp) for tp in closing.dirty}
+        closing.dirty.clear()
+    return Window(
+        number=window.number,
+        rows=settled.rows,
+        events=settled.events,
+        deltas=dict(settled.deltas),
+        spans=dict(settled.spans),
+        tracker=tracker,
+        watermark_us=int(settled.times_us.max()) if len(settled.times_us) else None,
+    )
+
+
+def commit(edges: Edges, closing: Closing, settled: Settled, staged: Staged, deadline: Deadline) -> Head:
+    """Steps 2 to 6. Raises Fenced or CommitUnknown; after step 3 landed, later trouble is logged and mended by whoever comes next."""
+    head = edges.table.commit(staged, deadline)
+    closing.memory = Memory(head, closing.memory.tracker, closing.memory.seen)
+    closing.commits += 1
+    _take_outbox(edges, deadline)
+    edges.on_step("6.before")
+    _save_state(edges, closing, settled, head)
+    edges.on_step("6.after")
+    return head
+
+
+def _take_outbox(edges: Edges, deadline: Deadline) -> None:
+    try:
+        edges.table.take_outbox(deadline)
+    except K2Error as exc:
+        log.warning("outbox.postponed", cause=str(exc), then="the next commit of any worker takes it")
+
+
+def _save_state(edges: Edges, closing: Closing, settled: Settled, head: Head) -> None:
+    """State may lag behind the table, so its trouble never stops a commit."""
+    memory = closing.memory
+    updates = {}
+    for tp, mask in _new_rows_of(settled):
+        stamp = Stamp(head.table_uuid, head.sequence_number, head.snapshot_id or 0, head.vector[tp].next)
+        blob = pack_state(memory.tracker.snapshot(tp), memory.seen.floor(tp))
+        updates[tp] = Update(stamp, blob, _chunk(settled, mask))
+    try:
+        refused = edges.store.save(updates)
+    except StateError as exc:
+        log.warning("state.unsaved", cause=str(exc), then="state is rebuilt from the tables when it is needed")
+        return
+    if refused:
+        log.warning("state.refused", partitions=sorted(map(str, refused)), why="newer state is stored: another worker owns them")
+
+
+def _new_rows_of(settled: Settled) -> Sequence[tuple[TopicPartition, slice]]:
+    """Rows are in the order (topic, partition, offset), so each partition's new rows are one slice."""
+    slices, at = [], 0
+    for tp in sorted(settled.spans):
+        rows = settled.deltas[tp].rows
+        slices.append((tp, slice(at, at + rows)))
+        at += rows
+    return slices
+
+
+def _chunk(settled: Settled, rows: slice) -> KeyChunk | None:
+    times = settled.times_us[rows]
+    if not len(times):
+        return None
+    return KeyChunk(int(times.max()), int(times.min()), settled.keys[rows].tobytes())

@@ -1,0 +1,61 @@
+"""What a capture has done since it started, for pages, metrics and the demo's progress line."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from k2stream.lake.offsets import Counts, Vector
+from k2stream.pipeline import Settled
+from k2stream.records import TopicPartition
+
+
+@dataclass(slots=True)
+class Progress:
+    """Counts since the worker started; the ledger in `vector` is cumulative since the table's start."""
+
+    counts: Counts = field(default_factory=Counts)
+    events: Counter[str] = field(default_factory=Counter)
+    reasons: Counter[str] = field(default_factory=Counter)
+    commits: int = 0
+    restarts: int = 0
+    last_commit_at: float | None = None
+    """Monotonic seconds."""
+    vector: Vector = field(default_factory=dict)
+    log_ends: dict[TopicPartition, int] = field(default_factory=dict)
+    owned: set[TopicPartition] = field(default_factory=set)
+
+    def assigned(self, vector: Vector, tps: set[TopicPartition], log_ends: Mapping[TopicPartition, int]) -> None:
+        self.vector, self.owned, self.log_ends = dict(vector), set(tps), dict(log_ends)
+
+    def committed(self, settled: Settled, vector: Vector, now: float) -> None:
+        for counts in settled.deltas.values():
+            self.counts += counts
+        self.events.update(settled.events["kind"].to_pylist())
+        self.reasons.update(r.reason.value for r in settled.rejects)
+        self.commits += 1
+        self.last_commit_at = now
+        self.vector = dict(vector)
+
+    def lag(self) -> int:
+        """Offsets of the owned partitions that are in the log and not yet in the table, as far as known."""
+        return sum(max(0, self.log_ends.get(tp, 0) - self.vector[tp].next) for tp in self.owned if tp in self.vector)
+
+    def as_json(self) -> dict[str, Any]:  # JSON
+        """One object for `/state`."""
+        c = self.counts
+        return {
+            "since_start": {
+                "rows": c.rows, "duplicates": c.duplicates, "dead_letters": c.dead_letters, "markers": c.markers, "holes": c.holes,
+                "commits": self.commits, "restarts": self.restarts, "gap_events": dict(self.events), "reasons": dict(self.reasons),
+            },
+            "lag": self.lag(),
+            "partitions": [
+                {
+                    "topic": tp.topic, "partition": tp.partition, "start": e.start, "next": e.next, "log_end": self.log_ends.get(tp),
+                    "rows": e.counts.rows, "duplicates": e.counts.duplicates, "dead_letters": e.counts.dead_letters,
+                    "markers": e.counts.markers, "holes": e.counts.holes, "retired": e.counts.retired,
+                }
+                for tp, e in sorted(self.vector.items()) if tp in self.owned
+            ],
+        }

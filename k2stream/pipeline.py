@@ -1,0 +1,201 @@
+"""The way of the data, stage by stage: judge a batch, ask what memory cannot know, settle a window.
+
+    BATCH --decode--> --validate--> --filter--> Judged          judge: per batch, any order of partitions
+    [Judged] --repeats, recent windows--> Asked                 ask: per window; what is left goes to the table
+    Asked + answers --exact stage--> --gaps--> Settled          settle: per window, in the order windows closed
+
+Pure: no I/O, no clock. What was decided here is decided once; the commit only writes it down.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from k2stream.dedup.bloom import SeenFilter
+from k2stream.dedup.keys import dedup_keys
+from k2stream.dedup.seen import RecentWindows, repeats
+from k2stream.errors import UnexplainedHole
+from k2stream.gaps import Notes, Tracker
+from k2stream.lake.offsets import Counts
+from k2stream.records import Batch, Kind, Record, TopicPartition, records_at
+from k2stream.validate import Invalid, Limits, validate
+from k2stream.verdict import Decoded, Judged, Reject
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A window's rows in the order (topic, partition, offset) and what memory says of them."""
+
+    judged: tuple[Judged, ...]
+    rows: pa.Table
+    keys: NDArray[np.uint64]
+    """Shape (rows, 2)."""
+    repeated: NDArray[np.bool_]
+    """Shape (rows,): the key stands earlier in this window or in a window that memory still holds."""
+    unsure: NDArray[np.int64]
+    """Row numbers that only the table can answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """A window decided: what becomes a row, what is counted, and what the streams' sequences say."""
+
+    rows: pa.Table
+    """New rows, in the order (topic, partition, offset)."""
+    keys: NDArray[np.uint64]
+    times_us: NDArray[np.int64]
+    """Event time of each new row, microseconds."""
+    events: pa.Table
+    deltas: Mapping[TopicPartition, Counts]
+    spans: Mapping[TopicPartition, tuple[int, int]]
+    rejects: tuple[Reject, ...]
+    has_notes: bool
+    """True if the tracker now knows what the table's rows cannot tell: markers, rejects, resets."""
+
+
+def judge(
+    batch: Batch,
+    decoded: Decoded,
+    *,
+    exchange: str,
+    asset_class: str,
+    seen: SeenFilter,
+    limits: Limits,
+    now_us: int,
+    marked_through: int,
+) -> Judged:
+    """One batch as rows with keys and the filter's word, and its rejects.
+
+    Raises UnexplainedHole if an offset of the batch is neither a record nor a hole with a cause.
+    """
+    invalid = validate(decoded.rows, exchange=exchange, asset_class=asset_class, now_us=now_us, limits=limits)
+    rows = _without(decoded.rows, [i.row for i in invalid])
+    rejects = (*decoded.rejects, *_rejects_of(batch, invalid)) if invalid else decoded.rejects
+    keys = dedup_keys(rows["exchange"], rows["symbol"], rows["trade_id"])
+    records = rows.num_rows + len(rejects) + len(decoded.markers)
+    return Judged(
+        tp=batch.tp,
+        first_offset=batch.first_offset,
+        next_offset=batch.next_offset,
+        rows=rows,
+        keys=keys,
+        maybe=seen.maybe(keys, event_times_us(rows), batch.tp),
+        rejects=tuple(sorted(rejects, key=lambda r: r.offset)),
+        markers=decoded.markers,
+        holes=_holes(batch, records),
+        marked_through=marked_through,
+        size_bytes=rows.nbytes,
+    )
+
+
+def ask(judged: Sequence[Judged], recent: RecentWindows) -> Asked:
+    """Put a window in order and answer from memory what memory can answer."""
+    ordered = tuple(sorted(judged, key=lambda j: (j.tp, j.first_offset)))
+    rows = pa.concat_tables([j.rows for j in ordered]).unify_dictionaries()
+    keys = np.concatenate([j.keys for j in ordered])
+    repeated = repeats(keys) | recent.hits(keys)
+    unsure = np.flatnonzero(np.concatenate([j.maybe for j in ordered]) & ~repeated)
+    return Asked(ordered, rows, keys, repeated, unsure)
+
+
+def settle(asked: Asked, answers: NDArray[np.bool_], tracker: Tracker) -> Settled:
+    """Decide a window; advances `tracker`.
+
+    `answers` has one word for each of `asked.unsure`: True if the table holds the key already.
+    """
+    duplicate = asked.repeated.copy()
+    duplicate[asked.unsure[answers]] = True
+    new = asked.rows if not duplicate.any() else asked.rows.filter(pa.array(~duplicate))
+    notes = Notes(
+        markers=tuple(m for j in asked.judged for m in j.markers),
+        rejects=tuple(r for j in asked.judged for r in j.rejects),
+    )
+    events = tracker.settle(new, notes)
+    return Settled(
+        rows=new,
+        keys=asked.keys[~duplicate],
+        times_us=event_times_us(new),
+        events=events,
+        deltas=_deltas(asked, duplicate),
+        spans=_spans(asked.judged),
+        rejects=notes.rejects,
+        has_notes=bool(notes.markers or notes.rejects or "reset" in events["kind"].unique().to_pylist()),
+    )
+
+
+def event_times_us(rows: pa.Table) -> NDArray[np.int64]:
+    """Event times of rows as integers, microseconds."""
+    times: NDArray[np.int64] = rows["timestamp"].cast(pa.int64()).to_numpy()
+    return times
+
+
+def _without(rows: pa.Table, drop: list[int]) -> pa.Table:
+    if not drop:
+        return rows
+    keep = np.ones(rows.num_rows, dtype=bool)
+    keep[drop] = False
+    return rows.filter(pa.array(keep))
+
+
+def _rejects_of(batch: Batch, invalid: Sequence[Invalid]) -> list[Reject]:
+    """Letters need the bytes as they came, so bad rows are read again one by one; they are few."""
+    records: Mapping[int, Record] = records_at(batch, {i.offset for i in invalid})
+    return [_reject(records[i.offset], i) for i in invalid]
+
+
+def _reject(record: Record, invalid: Invalid) -> Reject:
+    value = record.value
+    schema_id = int.from_bytes(value[1:5], "big") if value is not None and len(value) >= 5 else None
+    return Reject(
+        record.topic,
+        record.partition,
+        record.offset,
+        record.timestamp_ms,
+        record.key,
+        value,
+        record.headers,
+        invalid.reason,
+        invalid.text,
+        schema_id,
+    )
+
+
+def _holes(batch: Batch, records: int) -> int:
+    explained, is_compacted = 0, False
+    for b in batch.log_batches:
+        if b.kind is not Kind.DATA:
+            explained += b.last_offset - max(b.from_offset, batch.first_offset) + 1
+        elif b.count < b.last_offset - b.base_offset + 1:
+            is_compacted = True
+    missing = batch.next_offset - batch.first_offset - records
+    if missing < explained or (missing > explained and not is_compacted):
+        raise UnexplainedHole(
+            f"{batch.topic}/{batch.partition}: offsets {batch.first_offset} to {batch.next_offset - 1} hold {records} records "
+            f"and {explained} explained holes; {missing - explained} offsets have neither. The log is damaged or the reader is wrong: "
+            "the partition stops here, nothing of it was committed."
+        )
+    return missing
+
+
+def _deltas(asked: Asked, duplicate: NDArray[np.bool_]) -> dict[TopicPartition, Counts]:
+    deltas: dict[TopicPartition, Counts] = {}
+    at = 0
+    for j in asked.judged:
+        total = j.rows.num_rows
+        duplicates = int(duplicate[at : at + total].sum())
+        at += total
+        counts = Counts(total - duplicates, duplicates, len(j.rejects), len(j.markers), j.holes)
+        deltas[j.tp] = deltas.get(j.tp, Counts()) + counts
+    return deltas
+
+
+def _spans(judged: Sequence[Judged]) -> dict[TopicPartition, tuple[int, int]]:
+    spans: dict[TopicPartition, tuple[int, int]] = {}
+    for j in judged:
+        first, _ = spans.get(j.tp, (j.first_offset, 0))
+        spans[j.tp] = (first, j.next_offset)
+    return spans
+

@@ -1,0 +1,55 @@
+"""Where the edges meet: one data type's capture, built from settings when the worker starts."""
+
+from collections.abc import Sequence
+
+from k2stream.app import K2App
+from k2stream.capture.capture import Capture, Plan
+from k2stream.capture.edges import Edges
+from k2stream.clock import SystemClock
+from k2stream.deadletter.letters import LetterBox
+from k2stream.decode.decoder import Decoder
+from k2stream.decode.registry import open_registry
+from k2stream.dedup.bloom import SeenFilter
+from k2stream.gaps import Tracker
+from k2stream.lake.table import TradesLake
+from k2stream.query.origin import rows_of
+from k2stream.query.seen import TableSeen
+from k2stream.records import TopicPartition
+from k2stream.rows import SCHEMA_OF_DATA_TYPE
+from k2stream.settings import Settings
+from k2stream.state.open import open_store
+from k2stream.testing import kill_at
+from k2stream.validate import Limits
+from k2stream.window import WindowLimits
+
+
+def plan_of(settings: Settings, data_type: str) -> Plan:
+    """The settings of one data type's capture."""
+    return Plan(
+        data_type=data_type,
+        window=WindowLimits(settings.window_rows, settings.window_bytes, settings.window_ms),
+        limits=Limits(max_ahead_us=settings.max_ahead_ms * 1000, max_age_us=settings.max_age_ms * 1000),
+        commit_timeout_seconds=settings.commit_timeout_ms / 1000,
+        start=settings.start,
+        new_filter=lambda: SeenFilter(settings.dedup_memory_bytes, settings.dedup_horizon_ms * 1000, settings.dedup_tolerance_ms * 1000),
+        new_tracker=lambda: Tracker(data_type, settings.gap_small_rows),
+    )
+
+
+def open_capture(app: K2App, data_type: str) -> Capture:
+    """Open table, state, registry and look-up; raises K2Error with one plain sentence where something is missing."""
+    settings, clock = app.settings, SystemClock()
+    on_step = kill_at(settings.crash_at)
+    table = TradesLake.open(settings, clock=clock, on_step=on_step)
+    letters = LetterBox(app.sink, settings.partitions)
+    edges = Edges(
+        consumer=lambda: app.consumer,
+        decoder=Decoder(SCHEMA_OF_DATA_TYPE[data_type], open_registry(settings)),
+        table=table,
+        lookup=TableSeen(table.files, settings.dedup_tolerance_ms * 1000),
+        rows_of=lambda snapshot_id, tp, first, last: rows_of(table.files(snapshot_id), TopicPartition(*tp), first, last),
+        store=open_store(settings),
+        letters=letters.publish,
+        on_step=on_step,
+    )
+    return Capture(plan_of(settings, data_type), edges, clock=clock, health=app.health, on_fatal=app.stop_for)
