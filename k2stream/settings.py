@@ -1,5 +1,6 @@
 """The one Settings: every knob, read once from the environment (prefix K2_)."""
 
+import os
 from pathlib import Path
 from typing import Literal
 
@@ -72,3 +73,8 @@ def load_settings() -> Settings:
             f"K2_{'_'.join(str(p) for p in e['loc']).upper()}={e['input']!r}: {e['msg']}" for e in exc.errors()
         )
         raise SettingsError(f"{wrong}. Mend or unset it; README.md lists every setting.") from exc
+
+
+def process_environment() -> dict[str, str]:
+    """The whole environment, for children of this process."""
+    return dict(os.environ)

@@ -1,7 +1,5 @@
 """Where the edges meet: one data type's capture, built from settings when the worker starts."""
 
-from collections.abc import Sequence
-
 from k2stream.app import K2App
 from k2stream.capture.capture import Capture, Plan
 from k2stream.capture.edges import Edges
@@ -18,7 +16,7 @@ from k2stream.records import TopicPartition
 from k2stream.rows import SCHEMA_OF_DATA_TYPE
 from k2stream.settings import Settings
 from k2stream.state.open import open_store
-from k2stream.testing import kill_at
+from k2stream.crash import on_step_of
 from k2stream.validate import Limits
 from k2stream.window import WindowLimits
 
@@ -39,7 +37,7 @@ def plan_of(settings: Settings, data_type: str) -> Plan:
 def open_capture(app: K2App, data_type: str) -> Capture:
     """Open table, state, registry and look-up; raises K2Error with one plain sentence where something is missing."""
     settings, clock = app.settings, SystemClock()
-    on_step = kill_at(settings.crash_at)
+    on_step = on_step_of(settings.crash_at)
     table = TradesLake.open(settings, clock=clock, on_step=on_step)
     letters = LetterBox(app.sink, settings.partitions)
     edges = Edges(
