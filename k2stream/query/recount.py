@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
+from k2stream.errors import QueryError
 from k2stream.lake.offsets import Vector
 from k2stream.query.engine import Engine
 from k2stream.records import TopicPartition
@@ -46,6 +47,8 @@ FROM neighbours JOIN span ON neighbours.topic = span.topic AND neighbours.partit
 WHERE least(since, until) <= to_microseconds($tolerance_us) AND "offset" >= span.start AND "offset" < span.next
 GROUP BY neighbours.topic, neighbours.partition
 """
+
+ROWS_IN_FILE = "SELECT sum(num_rows)::BIGINT AS rows FROM parquet_file_metadata($files)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,3 +102,28 @@ def spans(vector: Vector) -> pa.Table:
             "next": pa.array([entry.next for entry in vector.values()], pa.int64()),
         }
     )
+
+
+@dataclass(frozen=True, slots=True)
+class FileFaults:
+    """Data files that are not what their manifest says."""
+
+    unreadable: frozenset[str]
+    """Paths that cannot be opened."""
+    sentences: tuple[str, ...]
+
+
+def faults_of_files(engine: Engine, files: Sequence[TableFile]) -> FileFaults:
+    """Open every file's footer and compare its count of rows with the manifest's."""
+    unreadable: list[str] = []
+    sentences: list[str] = []
+    for file in files:
+        try:
+            held = engine.ask(ROWS_IN_FILE, files=[file])["rows"][0].as_py()
+        except QueryError as exc:
+            unreadable.append(file.path)
+            sentences.append(f"{file.path}: the snapshot names it and it cannot be read: {exc}")
+            continue
+        if held != file.rows:
+            sentences.append(f"{file.path}: the manifest says {file.rows} rows, the file holds {held}")
+    return FileFaults(frozenset(unreadable), tuple(sentences))

@@ -1,0 +1,80 @@
+"""Fakes and builders for tests: small, real, and named for their fault where they have one."""
+
+from collections.abc import Iterable, Mapping
+from decimal import Decimal
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from k2stream.lake.offsets import Vector
+from k2stream.rows import TRADES
+from k2stream.table_file import TableFile
+
+A_TRADE: Mapping[str, object] = {
+    "message_id": "m",
+    "trade_id": "ASX-1",
+    "symbol": "BHP",
+    "exchange": "ASX",
+    "asset_class": "equities",
+    "timestamp": 1_394_400_000_000_000,
+    "price": Decimal("35.12"),
+    "quantity": Decimal(100),
+    "currency": "AUD",
+    "side": "UNKNOWN",
+    "trade_conditions": [],
+    "source_sequence": 1,
+    "ingestion_timestamp": 1_394_400_000_000_000,
+    "platform_sequence": None,
+    "vendor_data": None,
+    "is_sample_data": True,
+    "topic": "market.equities.trades.asx",
+    "partition": 0,
+    "offset": 0,
+}
+
+
+def trade_rows(rows: Iterable[Mapping[str, object]]) -> pa.Table:
+    """Rows of k2stream.rows.TRADES; what a mapping leaves out is as in A_TRADE."""
+    whole = [{**A_TRADE, **row} for row in rows]
+    return pa.table([pa.array([row[field.name] for row in whole], field.type) for field in TRADES], schema=TRADES)
+
+
+class ParquetTable:
+    """A table of plain Parquet files and a vector kept by hand: what the lake is to a query, without a catalog.
+
+    The snapshot's id is the count of files, so that an older id names the files of then.
+    """
+
+    BOUNDED = ("exchange", "symbol", "timestamp", "topic", "partition", "offset")
+
+    def __init__(self, folder: Path, vector: Vector | None = None) -> None:
+        self._folder = folder
+        self._files: list[TableFile] = []
+        self.vector: Vector = vector or {}
+
+    def add(self, rows: pa.Table) -> TableFile:
+        """Write one file, sorted as the lake sorts, with the bounds that its manifest would have."""
+        path = self._folder / f"{len(self._files):05}.parquet"
+        pq.write_table(rows.sort_by([("symbol", "ascending"), ("timestamp", "ascending")]), path, row_group_size=1 << 16)
+        bounds = {name: pc.min_max(rows[name]).as_py() for name in self.BOUNDED}
+        lower, upper = ({name: bound[end] for name, bound in bounds.items()} for end in ("min", "max"))
+        self._files.append(TableFile(str(path), rows.num_rows, path.stat().st_size, lower, upper))
+        return self._files[-1]
+
+    def forget(self, file: TableFile) -> None:
+        """Take a file out of the table, as somebody's delete would."""
+        self._files.remove(file)
+
+    @property
+    def snapshot_id(self) -> int:
+        return len(self._files)
+
+    def head(self) -> "ParquetTable":
+        """Itself: it has one state, the newest."""
+        return self
+
+    def files(self, snapshot_id: int) -> list[TableFile]:
+        """The oldest `snapshot_id` files."""
+        return self._files[:snapshot_id]
