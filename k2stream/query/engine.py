@@ -1,6 +1,7 @@
 """The DuckDB engine: in memory, bounded, closed to the network; the only place that opens a connection."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
@@ -79,6 +80,16 @@ class Engine:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
+
+
+@contextmanager
+def engine_or_own(engine: Engine | None) -> Iterator[Engine]:
+    """The caller's engine, left open; else one for this question alone (opening one takes some 10 ms)."""
+    if engine is not None:
+        yield engine
+        return
+    with Engine() as own:
+        yield own
 
 
 def readable_path(path: str) -> str:

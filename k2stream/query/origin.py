@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
-from k2stream.query.engine import Engine
+from k2stream.query.engine import Engine, engine_or_own
 from k2stream.query.pruning import may_hold, moment, overlapping
 from k2stream.records import TopicPartition
 from k2stream.table_file import TableFile
@@ -45,22 +45,25 @@ ORIGINS = pa.schema(
 )
 
 
-def rows_of(engine: Engine, files: Sequence[TableFile], tp: TopicPartition, from_offset: int, to_offset: int) -> pa.Table:
+def rows_of(files: Sequence[TableFile], tp: TopicPartition, from_offset: int, to_offset: int, *, engine: Engine | None = None) -> pa.Table:
     """Accepted rows of `tp` with `from_offset <= offset < to_offset` in offset order, as ORIGINS; raises QueryError."""
     topic, partition = tp
     worth = [file for file in files if _may_come_from(file, topic, partition, from_offset, to_offset - 1)]
     if not worth or from_offset >= to_offset:
         return ORIGINS.empty_table()
     values = {"topic": topic, "partition": partition, "from_offset": from_offset, "to_offset": to_offset}
-    return engine.ask(ROWS_OF, files=worth, values=values).cast(ORIGINS)
+    with engine_or_own(engine) as asked:
+        return asked.ask(ROWS_OF, files=worth, values=values).cast(ORIGINS)
 
 
-def keys_between(engine: Engine, files: Sequence[TableFile], *, start_us: int, stop_us: int) -> pa.Table:
+def keys_between(files: Sequence[TableFile], *, start_us: int, stop_us: int, engine: Engine | None = None) -> pa.Table:
     """Dedup keys with their event times in `[start_us, stop_us)`, unordered, as KEYS: what refills a filter; raises QueryError."""
     worth = overlapping(files, "timestamp", first=start_us, last=stop_us - 1)
     if not worth:
         return KEYS.empty_table()
-    return engine.ask(KEYS_BETWEEN, files=worth, values={"start": moment(start_us), "stop": moment(stop_us)}).cast(KEYS)
+    values = {"start": moment(start_us), "stop": moment(stop_us)}
+    with engine_or_own(engine) as asked:
+        return asked.ask(KEYS_BETWEEN, files=worth, values=values).cast(KEYS)
 
 
 def _may_come_from(file: TableFile, topic: str, partition: int, first: int, last: int) -> bool:

@@ -27,7 +27,7 @@ def table(tmp_path: Path) -> ParquetTable:
 def test_rows_of_one_partition_come_in_offset_order(table: ParquetTable, first: int, stop: int, expected: list[int]) -> None:
     """Exactly the rows of `[first, stop)`, ordered, with no neighbour's among them."""
     with Engine() as engine:
-        rows = rows_of(engine, table.files(3), HOME, first, stop)
+        rows = rows_of(table.files(3), HOME, first, stop, engine=engine)
 
     assert expected == rows["offset"].to_pylist()
     assert rows.schema == ORIGINS
@@ -38,23 +38,22 @@ def test_files_of_other_origins_are_not_opened(table: ParquetTable, tmp_path: Pa
     """Bounds of topic, partition and offset spare a file that cannot hold the rows asked for."""
     (tmp_path / "00001.parquet").unlink()
     (tmp_path / "00002.parquet").unlink()
-    with Engine() as engine:
-        assert rows_of(engine, table.files(3), HOME, 0, 2)["offset"].to_pylist() == [0, 1]
+
+    assert rows_of(table.files(3), HOME, 0, 2)["offset"].to_pylist() == [0, 1]
 
 
 def test_an_empty_table_has_no_rows() -> None:
     """No file, no rows, and the columns all the same."""
-    with Engine() as engine:
-        assert ORIGINS.empty_table() == rows_of(engine, [], HOME, 0, 10)
-        assert KEYS.empty_table() == keys_between(engine, [], start_us=0, stop_us=1)
+    assert rows_of([], HOME, 0, 10) == ORIGINS.empty_table()
+    assert keys_between([], start_us=0, stop_us=1) == KEYS.empty_table()
 
 
 def test_keys_between_times_include_the_first_and_not_the_last(tmp_path: Path) -> None:
     """A filter is refilled from a half-open stretch of event time."""
     table = ParquetTable(tmp_path)
     table.add(trade_rows([{"trade_id": str(us), "timestamp": us} for us in (9, 10, 19, 20)]))
-    with Engine() as engine:
-        keys = keys_between(engine, table.files(1), start_us=10, stop_us=20)
+
+    keys = keys_between(table.files(1), start_us=10, stop_us=20)
 
     assert sorted(keys["trade_id"].to_pylist()) == ["10", "19"]
     assert keys.schema == KEYS
