@@ -1,6 +1,9 @@
 """The Faust app: our transport, every Faust default that we change, and the captures of this worker."""
 
 import asyncio
+import resource
+import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -145,7 +148,8 @@ class K2App(faust.App):
 
     def state(self) -> dict[str, Any]:  # JSON
         """What `/state` shows."""
-        return {"app": self.conf.id, "healthy": self.health.is_green(), "causes": self.health.causes(), **{d: c.state() for d, c in self.captures.items()}}
+        process = {"cpu_seconds": time.process_time(), "peak_rss_mb": peak_rss_mb()}
+        return {"app": self.conf.id, "process": process, "healthy": self.health.is_green(), "causes": self.health.causes(), **{d: c.state() for d, c in self.captures.items()}}
 
 
 def create_app(settings: Settings) -> K2App:
@@ -168,3 +172,9 @@ def create_app(settings: Settings) -> K2App:
     )
     app.use(settings)
     return app
+
+
+def peak_rss_mb() -> float:
+    """The most memory this process ever held, MiB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return float(peak / (1 << 20 if sys.platform == "darwin" else 1 << 10))

@@ -22,6 +22,7 @@ from k2stream.capture import closing as sink
 from k2stream.capture.edges import Edges
 from k2stream.capture.progress import Progress
 from k2stream.capture.restore import Memory, restore
+from k2stream.capture.stages import Stages
 from k2stream.capture.start import check_bounds, starts_of
 from k2stream.clock import Clock, Deadline
 from k2stream.dedup.bloom import SeenFilter
@@ -33,7 +34,7 @@ from k2stream.pipeline import judge
 from k2stream.records import Batch, TopicPartition
 from k2stream.topics import TopicName
 from k2stream.validate import Limits
-from k2stream.verdict import Judged
+from k2stream.verdict import Decoded, Judged
 from k2stream.window import OpenWindow, WindowLimits
 
 log = structlog.get_logger(__name__)
@@ -65,7 +66,7 @@ class Capture:
 
     def __init__(self, plan: Plan, edges: Edges, *, clock: Clock, health: Health, on_fatal: Callable[[str], None]) -> None:
         self.plan, self.edges, self.clock, self.health = plan, edges, clock, health
-        self.progress = Progress()
+        self.progress, self.stages = Progress(), Stages()
         self._on_fatal = on_fatal
         self._decode_thread = ThreadPoolExecutor(1, thread_name_prefix=f"decode-{plan.data_type}")
         self._sink_thread = ThreadPoolExecutor(1, thread_name_prefix=f"sink-{plan.data_type}")
@@ -191,22 +192,25 @@ class Capture:
         return None
 
     def _judge_many(self, batches: Sequence[Batch]) -> list[Judged]:
-        assert self._closing is not None
-        decoded = self.edges.decoder.decode_many(batches)
+        with self.stages.timed("decode"):
+            decoded = self.edges.decoder.decode_many(batches)
         self.edges.on_step("decode")
-        return [
-            judge(
-                batch,
-                rows,
-                exchange=(name := TopicName.parse(batch.topic)).exchange.upper(),
-                asset_class=name.asset_class,
-                seen=self._closing.memory.seen,
-                limits=self.plan.limits,
-                now_us=self.clock.now_us(),
-                marked_through=self._marked_through,
-            )
-            for batch, rows in zip(batches, decoded, strict=True)
-        ]
+        with self.stages.timed("judge"):
+            return [self._judge_one(batch, rows) for batch, rows in zip(batches, decoded, strict=True)]
+
+    def _judge_one(self, batch: Batch, rows: Decoded) -> Judged:
+        assert self._closing is not None
+        name = TopicName.parse(batch.topic)
+        return judge(
+            batch,
+            rows,
+            exchange=name.exchange.upper(),
+            asset_class=name.asset_class,
+            seen=self._closing.memory.seen,
+            limits=self.plan.limits,
+            now_us=self.clock.now_us(),
+            marked_through=self._marked_through,
+        )
 
     async def _culprit(self, batches: Sequence[Batch]) -> TopicPartition:
         """The partition whose batch fails alone."""
@@ -253,13 +257,13 @@ class Capture:
         if closing is None:
             return
         closing.recent.drop_through(self._oldest_marked(window))
-        settled, staged = await self._in(self._sink_thread, lambda: sink.settle_and_write(self.edges, closing, window))
+        settled, staged = await self._in(self._sink_thread, lambda: sink.settle_and_write(self.edges, closing, window, self.stages))
         if settled.rejects and era == self._era:
             await self.edges.letters(settled.rejects)
         if era != self._era:
             return
         deadline = Deadline.after(self.plan.commit_timeout_seconds, self.clock)
-        head = await self._in(self._sink_thread, lambda: sink.commit(self.edges, closing, settled, staged, deadline))
+        head = await self._in(self._sink_thread, lambda: sink.commit(self.edges, closing, settled, staged, deadline, self.stages))
         if era != self._era:
             return
         self._done(window, closing, settled, head)
@@ -281,7 +285,8 @@ class Capture:
         self.progress.committed(settled, head.vector, self.clock.monotonic())
 
     def _mark(self, closing: sink.Closing, settled: sink.Settled, number: int, era: int) -> None:
-        closing.memory.seen.mark(settled.keys, settled.times_us)
+        with self.stages.timed("mark"):
+            closing.memory.seen.mark(settled.keys, settled.times_us)
         if era == self._era:
             self._marked_through = number
 
@@ -307,7 +312,7 @@ class Capture:
         closing = self._closing
         memory = {} if closing is None else {"sequences": closing.memory.tracker.summary(), "filter": closing.memory.seen.stats()}
         window = {"number": self._window.number, "rows": self._window.rows, "size_bytes": self._window.size_bytes}
-        return {**self.progress.as_json(), "window": window, "paused": sorted(map(str, self._paused)), **memory}
+        return {**self.progress.as_json(), "stages_cpu_seconds": self.stages.as_json(), "window": window, "paused": sorted(map(str, self._paused)), **memory}
 
     # --- trouble --------------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from k2stream.capture.edges import Edges, Head, Staged
 from k2stream.capture.restore import Memory, pack_state
+from k2stream.capture.stages import Stages
 from k2stream.clock import Deadline
 from k2stream.dedup.seen import RecentWindows
 from k2stream.errors import K2Error, StateError
@@ -35,14 +36,19 @@ class Closing:
     commits: int = 0
 
 
-def settle_and_write(edges: Edges, closing: Closing, window: OpenWindow) -> tuple[Settled, Staged]:
+def settle_and_write(edges: Edges, closing: Closing, window: OpenWindow, stages: Stages) -> tuple[Settled, Staged]:
     """Decide the window and write its files (step 1). What is decided here is not decided again."""
     edges.on_step("0.settle")
-    asked = ask(window.judged, closing.recent)
-    settled = settle(asked, _answers(edges, closing, asked), closing.memory.tracker)
+    with stages.timed("exact"):
+        asked = ask(window.judged, closing.recent)
+    with stages.timed("lookup"):
+        answers = _answers(edges, closing, asked)
+    with stages.timed("gaps"):
+        settled = settle(asked, answers, closing.memory.tracker)
     closing.recent.add(window.number, settled.keys)
     closing.dirty |= set(settled.spans)
-    staged = edges.table.write(_files_of(closing, window, settled))
+    with stages.timed("write"):
+        staged = edges.table.write(_files_of(closing, window, settled))
     return settled, staged
 
 
@@ -71,14 +77,17 @@ def _files_of(closing: Closing, window: OpenWindow, settled: Settled) -> Window:
     )
 
 
-def commit(edges: Edges, closing: Closing, settled: Settled, staged: Staged, deadline: Deadline) -> Head:
+def commit(edges: Edges, closing: Closing, settled: Settled, staged: Staged, deadline: Deadline, stages: Stages) -> Head:
     """Steps 2 to 6. Raises Fenced or CommitUnknown; after step 3 landed, later trouble is logged and mended by whoever comes next."""
-    head = edges.table.commit(staged, deadline)
+    with stages.timed("commit"):
+        head = edges.table.commit(staged, deadline)
     closing.memory = Memory(head, closing.memory.tracker, closing.memory.seen)
     closing.commits += 1
-    _take_outbox(edges, deadline)
+    with stages.timed("outbox"):
+        _take_outbox(edges, deadline)
     edges.on_step("6.before")
-    _save_state(edges, closing, settled, head)
+    with stages.timed("state"):
+        _save_state(edges, closing, settled, head)
     edges.on_step("6.after")
     return head
 
