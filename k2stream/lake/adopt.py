@@ -1,0 +1,62 @@
+"""`k2 adopt`: a vector for a table that lost its own, from the rows' own topic, partition and offset."""
+
+from collections.abc import Iterable
+from uuid import uuid4
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from k2stream.clock import Deadline
+from k2stream.errors import LakeError
+from k2stream.lake.commit import Addition, Committer
+from k2stream.lake.files import FileLists
+from k2stream.lake.head import Head, name_of
+from k2stream.lake.offsets import Entry, Vector
+from k2stream.lake.summary import KIND, Carried
+from k2stream.lake.trouble import translated
+from k2stream.records import TopicPartition
+from k2stream.table_file import TableFile
+
+ORIGIN = ["topic", "partition", "offset"]
+
+
+def adopt(committer: Committer, lists: FileLists, deadline: Deadline) -> Head:
+    """Commit an empty snapshot whose vector follows the rows: `start = next`, ledger zero.
+
+    Offsets after a partition's last row are read again: what became of them no row tells, and their duplicates and
+    letters make no row. Raises LakeError if the table has a vector, or has no row to take one from.
+    """
+    seen: dict[int, Vector] = {}
+
+    def change(head: Head) -> Addition:
+        if head.has_own_vector or head.vector:
+            raise LakeError(f"{'.'.join(name)} has an offset vector: there is nothing to adopt. Start the worker.")
+        assert head.snapshot_id is not None
+        if head.snapshot_id not in seen:
+            seen[head.snapshot_id] = vector_of_rows(lists.files(head.snapshot_id), committer)
+        return Addition(Carried(seen[head.snapshot_id]), says={KIND: "adopt"})
+
+    name = committer.load().name()
+    return committer.apply(change, commit_id=str(uuid4()), deadline=deadline)
+
+
+def vector_of_rows(files: Iterable[TableFile], committer: Committer) -> Vector:
+    """Per topic partition an entry after its last row; a file at a time is in memory."""
+    ends: dict[TopicPartition, int] = {}
+    table = committer.table
+    assert table is not None
+    for file in files:
+        with translated("read rows", file.path), table.io.new_input(file.path).open() as stream:
+            last = _last_offsets(pq.read_table(stream, columns=ORIGIN))
+        for topic, partition, offset in zip(*(last[name].to_pylist() for name in last.column_names), strict=True):
+            if topic is not None and partition is not None and offset is not None:
+                tp = TopicPartition(topic, partition)
+                ends[tp] = max(ends.get(tp, 0), offset + 1)
+    if not ends:
+        raise LakeError(f"{name_of(table)} has no row that names its topic, partition and offset: no vector can be made from it.")
+    return {tp: Entry(end, end) for tp, end in ends.items()}
+
+
+def _last_offsets(rows: pa.Table) -> pa.Table:
+    return rows.group_by(["topic", "partition"]).aggregate([("offset", "max")]).select(["topic", "partition", "offset_max"])
+

@@ -1,0 +1,64 @@
+"""One append to a table, handed to the catalog with the head it was built on; the only place that commits.
+
+PyIceberg's append producer makes the manifests, the snapshot and the requirement; `Catalog.commit_table` gets them from
+us. Not through `Transaction.commit_transaction`: its retry re-appends onto a new head without any check (a zombie's
+duplicate lands), and without retries it deletes the manifests of a commit that landed behind an error.
+"""
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from uuid import UUID
+
+from pyiceberg.catalog import Catalog
+from pyiceberg.manifest import DataFile
+from pyiceberg.table import Table
+from pyiceberg.table.metadata import TableMetadata
+from pyiceberg.table.update import AssertRefSnapshotId, AssertTableUUID, RemoveSnapshotsUpdate, TableRequirement, TableUpdate
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A commit with its manifests written: whatever the catalog needs to hear, and nothing it could add to."""
+
+    table: Table
+    """As loaded: the head that is required."""
+    updates: tuple[TableUpdate, ...]
+    requirements: tuple[TableRequirement, ...]
+
+
+def prepare_append(table: Table, files: Sequence[DataFile], summary: Mapping[str, str], *, commit_id: str) -> Prepared:
+    """Write the manifests of an append on `table`'s head; without files an empty snapshot that carries the summary."""
+    update = table.transaction().update_snapshot(snapshot_properties=dict(summary))
+    producer = update.merge_append()
+    producer.commit_uuid = UUID(commit_id)
+    for file in files:
+        producer.append_data_file(file)
+    updates, requirements = producer._commit()  # noqa: SLF001 - `commit()` would go through the transaction
+    return Prepared(table, updates, (*requirements, AssertTableUUID(uuid=table.metadata.table_uuid)))
+
+
+def prepare_expiry(table: Table, snapshot_ids: Sequence[int]) -> Prepared:
+    """Take snapshots out of the table's metadata; their files stay."""
+    snapshot = table.current_snapshot()
+    required = AssertRefSnapshotId.model_validate({"ref": "main", "snapshot-id": snapshot.snapshot_id if snapshot else None})
+    updates = (RemoveSnapshotsUpdate.model_validate({"snapshot-ids": list(snapshot_ids)}),)
+    return Prepared(table, updates, (required, AssertTableUUID(uuid=table.metadata.table_uuid)))
+
+
+def commit(catalog: Catalog, prepared: Prepared) -> Table:
+    """Let the catalog decide; the table as it is afterwards. Any exception leaves the outcome unknown."""
+    base = prepared.table
+    response = catalog.commit_table(base, prepared.requirements, prepared.updates)
+    after = Table(base.name(), response.metadata, response.metadata_location, base.io, catalog, base.config)
+    _delete_old_metadata(after, base.metadata)
+    return after
+
+
+def _delete_old_metadata(table: Table, before: TableMetadata) -> None:
+    """Delete metadata files that fell out of the table's log; what cannot be deleted stays, as an orphan."""
+    kept = {entry.metadata_file for entry in table.metadata.metadata_log}
+    for entry in before.metadata_log:
+        if entry.metadata_file not in kept:
+            with suppress(OSError):
+                table.io.delete(entry.metadata_file)

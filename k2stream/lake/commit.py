@@ -1,0 +1,205 @@
+"""The commit protocol (design §9): a window becomes one snapshot, once, whatever crashes, races or lies.
+
+    1  files of the window, written and synced            writer.py
+    2  load the head, compare its vector with the window's start: the fence
+    3  one snapshot with files, vector, ledger and commit id, required to follow exactly that head
+    4  on any exception look before acting: an ancestor of the head has our commit id? landed.
+       Else the vector is at the window's start? not landed, back to 2 with the same files. Else: fenced
+    5  gap events of landed snapshots go to the gaps table   outbox.py
+
+Nothing is deleted here. Until step 3 the files are orphans, after it they are the table's.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from uuid import uuid4
+
+import structlog
+from pyiceberg.catalog import Catalog
+from pyiceberg.exceptions import CommitFailedException
+from pyiceberg.manifest import DataFile
+from pyiceberg.table import Table
+
+from k2stream.clock import Clock, Deadline
+from k2stream.errors import CommitUnknown, Fenced, K2Error, LakeError
+from k2stream.lake.append import commit, prepare_append
+from k2stream.lake.head import Head, head_of, name_of
+from k2stream.lake.offsets import Entry, Stale, Vector, advanced, stale_partitions
+from k2stream.lake.summary import COMMIT_ID, EVENTS_FILE, KIND, TRACKER_FILE, WORKER_ID, Carried
+from k2stream.lake.trouble import sentence, translated
+from k2stream.lake.writer import Staged
+from k2stream.records import TopicPartition
+
+log = structlog.get_logger(__name__)
+
+FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.02, 2.0
+"""Between two tries: short for a lost race, long enough for a catalog that is being restarted."""
+
+Change = Callable[[Head], "Addition | None"]
+"""What to append on a head; None if there is nothing to do there. Raises Fenced if the head forbids it."""
+
+
+class Addition:
+    """What one snapshot adds: files, and what its summary carries and says."""
+
+    __slots__ = ("carried", "files", "says")
+
+    def __init__(self, carried: Carried, *, files: Sequence[DataFile] = (), says: Mapping[str, str] | None = None) -> None:
+        self.carried, self.files, self.says = carried, files, says or {}
+
+
+class Committer:
+    """Commits to one table; the same rules for windows, starts, adoptions and the outbox."""
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        name: tuple[str, str],
+        *,
+        worker_id: str,
+        on_step: Callable[[str], None],
+        step: str = "3",
+        read_head: Callable[[Table], Head] = head_of,
+    ) -> None:
+        """`step` is the number that `on_step` hears: 3 for rows, 5 for the outbox."""
+        self.catalog, self._name, self._worker_id = catalog, name, worker_id
+        self._on_step, self._step, self._read_head = on_step, step, read_head
+        self.table: Table | None = None
+        """As last seen, by a look or by a commit."""
+
+    def load(self) -> Table:
+        """The table as it is now; raises LakeError if the catalog does not say."""
+        with translated("read the table", ".".join(self._name)):
+            self.table = self.catalog.load_table(self._name)
+        return self.table
+
+    def head(self) -> Head:
+        """The head of the table as last seen; raises VectorMissing."""
+        return self._read_head(self.table if self.table is not None else self.load())
+
+    def apply(self, change: Change, *, commit_id: str, deadline: Deadline) -> Head:
+        """Steps 2 to 4 for one change; the head that holds it.
+
+        Raises Fenced, VectorMissing, CommitUnknown if the deadline passed before the catalog answered a look, and
+        LakeError with the cause if it is known that the change did not land.
+        """
+        pause_seconds, cause = FIRST_PAUSE_SECONDS, None
+        while True:
+            try:
+                head = self._read_head(table := self.load())  # Step 2, and the look of step 4.
+            except LakeError as exc:
+                if not exc.is_retriable:
+                    raise
+                self._give_up(deadline, cause, look=exc)
+            else:
+                if commit_id in head.commit_ids:
+                    return head
+                if cause is not None:
+                    self._give_up(deadline, cause, look=None)
+                addition = change(head)
+                if addition is None:
+                    return head
+                after, cause = self._attempt(table, head, addition, commit_id)
+                if after is not None:
+                    return after
+            if isinstance(cause, CommitFailedException) and pause_seconds == FIRST_PAUSE_SECONDS:
+                pause_seconds *= 2  # a lost race: the new head is there already
+                continue
+            time.sleep(min(pause_seconds, deadline.remaining_seconds()))
+            pause_seconds = min(pause_seconds * 2, LONGEST_PAUSE_SECONDS)
+
+    def _attempt(self, table: Table, head: Head, addition: Addition, commit_id: str) -> tuple[Head | None, Exception | None]:
+        """Step 3 once: the new head, or the exception that leaves it open whether the commit landed."""
+        says = {**addition.carried.properties(), **addition.says, COMMIT_ID: commit_id, WORKER_ID: self._worker_id}
+        self._on_step("2.head" if self._step == "3" else f"{self._step}.head")
+        try:
+            prepared = prepare_append(table, addition.files, says, commit_id=str(uuid4()))
+        except Exception as exc:
+            return None, exc
+        self._on_step(f"{self._step}.before")
+        try:
+            self.table = commit(self.catalog, prepared)
+        except Exception as exc:
+            log.warning("commit.undecided", table=name_of(table), commit_id=commit_id, cause=f"{type(exc).__name__}: {exc}")
+            return None, exc
+        self._on_step(f"{self._step}.after")
+        landed = self._read_head(self.table)
+        log.debug("commit.landed", table=name_of(table), commit_id=commit_id, snapshot_id=landed.snapshot_id, on=head.snapshot_id)
+        return landed, None
+
+    def _give_up(self, deadline: Deadline, cause: Exception | None, *, look: LakeError | None) -> None:
+        """Raise if the budget is spent: without a look the outcome is unknown, with one it is known and negative."""
+        if not deadline.is_over():
+            return
+        where = ".".join(self._name)
+        if look is not None and cause is not None:
+            raise CommitUnknown(f"{sentence(cause, 'commit', where)} Whether it landed could not be seen either: {look}") from cause
+        if look is not None:
+            raise look
+        if cause is not None:
+            raise cause if isinstance(cause, K2Error) else LakeError(sentence(cause, "commit", where)) from cause
+
+
+class WindowCommit:
+    """Commits staged windows to a table of rows; a window lands once or not at all."""
+
+    def __init__(self, committer: Committer, *, clock: Clock, stale_after_us: int, on_step: Callable[[str], None]) -> None:
+        self._committer, self._clock, self._stale_after_us, self._on_step = committer, clock, stale_after_us, on_step
+
+    def commit(self, staged: Staged, deadline: Deadline) -> Head:
+        """Steps 2 to 4. Raises Fenced if another writer moved the window's partitions; see Committer.apply."""
+        self._refuse_old(staged)
+        head = self._committer.apply(lambda head: window_on(head, staged), commit_id=staged.commit_id, deadline=deadline)
+        self._on_step("4.decided")
+        return head
+
+    def register(self, starts: Mapping[TopicPartition, int], deadline: Deadline) -> Head:
+        """Give partitions without an entry their start, in an empty snapshot; entries that exist stay as they are."""
+        return self._committer.apply(lambda head: starts_on(head, starts), commit_id=str(uuid4()), deadline=deadline)
+
+    def _refuse_old(self, staged: Staged) -> None:
+        """Upkeep takes old files without a snapshot for orphans, so a window that waited too long is read again."""
+        age_us = self._clock.now_us() - staged.written_at_us
+        if age_us > self._stale_after_us:
+            raise Fenced(
+                f"Window {staged.window.number} was written {age_us // 1_000_000} s ago; after {self._stale_after_us // 1_000_000} s its files "
+                "may be taken for orphans (K2_ORPHAN_AGE_MS). It is dropped and its records are read again."
+            )
+
+
+def window_on(head: Head, staged: Staged) -> Addition:
+    """The addition that a window is on `head`; raises Fenced if the head's vector is not at the window's start."""
+    window = staged.window
+    stale = stale_partitions(head.vector, window.spans)
+    if stale:
+        raise Fenced(fenced_sentence(stale))
+    vector = _with_tracker(advanced(head.vector, window.spans, window.deltas), staged)
+    marks = [w for w in (head.watermark_us, window.watermark_us) if w is not None]
+    says = {KIND: "window"}
+    if staged.events_file is not None:
+        says[EVENTS_FILE] = staged.events_file
+    if staged.tracker_file is not None:
+        says[TRACKER_FILE] = staged.tracker_file
+    return Addition(replace(head.carried, vector=vector, watermark_us=max(marks, default=None)), files=staged.files, says=says)
+
+
+def _with_tracker(vector: Vector, staged: Staged) -> Vector:
+    """Name the window's tracker file for each partition whose state in it stands where the vector does."""
+    fresh = {tp for tp, at in staged.tracker_at.items() if tp in vector and vector[tp].next == at}
+    return {tp: replace(e, tracker_file=staged.tracker_file) if tp in fresh else e for tp, e in vector.items()}
+
+
+def starts_on(head: Head, starts: Mapping[TopicPartition, int]) -> Addition | None:
+    """The addition that gives new partitions their entries; None if all have one."""
+    new = {TopicPartition(*tp): Entry(start, start) for tp, start in starts.items() if tp not in head.vector}
+    return Addition(replace(head.carried, vector={**head.vector, **new}), says={KIND: "start"}) if new else None
+
+
+def fenced_sentence(stale: Sequence[Stale]) -> str:
+    """What the fence found, for the first few partitions."""
+    found = ", ".join(
+        f"{s.tp.topic}/{s.tp.partition} expected {s.expected} committed {'nothing' if s.committed is None else s.committed}" for s in stale[:3]
+    )
+    more = f" and {len(stale) - 3} more" if len(stale) > 3 else ""
+    return f"The table is not where this window starts: {found}{more}. Another worker committed them, or the table was rolled back; they are read again."

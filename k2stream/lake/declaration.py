@@ -1,0 +1,25 @@
+"""What a table is: the form in which tables/lake declares columns, partitions, order and bounds."""
+
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+
+@dataclass(frozen=True, slots=True)
+class TableDeclaration:
+    """One Iceberg table, said without any Iceberg type."""
+
+    name: str
+    """Name inside the namespace of settings."""
+    schema: pa.Schema
+    """Columns in the table's order; a field that is not nullable becomes a required column."""
+    day_of: str | None
+    """Timestamp column whose day partitions the table; None: not by day."""
+    partition_by: tuple[str, ...]
+    """Columns whose values partition the table as they are."""
+    sort_by: tuple[str, ...]
+    """Order of the rows inside a file."""
+    bounds: tuple[str, ...]
+    """Columns whose exact lower and upper bounds the manifests keep: what queries prune files by."""
+    unique: tuple[str, ...] = ()
+    """Columns whose values hardly repeat: a dictionary would cost time and save nothing."""

@@ -1,0 +1,108 @@
+"""Old snapshots out of the metadata, and the files that only they named off the disk: commit time stays flat.
+
+Live is what any manifest names and what any kept summary names. A snapshot goes only after its gap events were taken,
+and the head always keeps a vector: PyIceberg's expiry cuts the parent chain, so a foreign head is covered first by an
+empty snapshot that carries on what its ancestors said. Data files are never deleted here.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from uuid import uuid4
+
+import structlog
+from pyiceberg.table import Table
+from pyiceberg.table.snapshots import Snapshot, ancestors_of
+
+from k2stream.clock import Deadline
+from k2stream.lake.append import commit, prepare_expiry
+from k2stream.lake.commit import Addition, Committer
+from k2stream.lake.head import Head, name_of, summary_of
+from k2stream.lake.summary import EVENTS_FILE, KIND, carried_by
+from k2stream.lake.trouble import translated
+
+log = structlog.get_logger(__name__)
+
+IsTaken = Callable[[Table, Snapshot], bool]
+"""True if the outbox has what the snapshot's summary names."""
+
+
+class Expiry:
+    """Keeps one table at no more than so many snapshots; several workers may try at once, one wins."""
+
+    def __init__(self, committer: Committer, *, kept: int, is_taken: IsTaken) -> None:
+        """Past `kept` snapshots a fifth of them go at once, so that few commits pay for it."""
+        self._committer, self._kept, self._is_taken = committer, kept, is_taken
+        self._manifests: dict[str, frozenset[str]] = {}
+
+    def is_due(self) -> bool:
+        """True if the table as last seen has more snapshots than it should."""
+        table = self._committer.table
+        return table is not None and len(table.metadata.snapshots) > self._kept
+
+    def run(self, deadline: Deadline) -> int:
+        """Expire what may go and delete what only that named; how many snapshots went.
+
+        Raises LakeError if the catalog or the disk refuses; then some files may be left, and are orphans.
+        """
+        table = self._committer.load()
+        if len(table.metadata.snapshots) <= self._kept:
+            return 0
+        if not self._committer.head().has_own_vector:
+            self._committer.apply(carry_on, commit_id=str(uuid4()), deadline=deadline)
+            table = self._committer.load()
+        going = expirable(table, keep=self._kept - self._kept // 5, is_taken=self._is_taken)
+        if not going:
+            return 0
+        with translated("expire snapshots", name_of(table)):
+            after = commit(self._committer.catalog, prepare_expiry(table, [s.snapshot_id for s in going]))
+            self._committer.table = after
+            files = self._files_only_of(going, after)
+        for location in files:
+            with suppress(OSError):  # what cannot be deleted now is an orphan, which upkeep finds
+                table.io.delete(location)
+        log.info("snapshots.expired", table=name_of(table), snapshots=len(going), files=len(files))
+        return len(going)
+
+    def _files_only_of(self, gone: Sequence[Snapshot], after: Table) -> list[str]:
+        """Manifest lists, manifests and tracker files that no kept snapshot names."""
+        kept = self._named_by(after.metadata.snapshots, after)
+        files = self._named_by(gone, after) - kept
+        lists = {s.manifest_list for s in (*gone, *after.metadata.snapshots)}
+        self._manifests = {name: found for name, found in self._manifests.items() if name in lists - files}
+        return sorted(files)
+
+    def _named_by(self, snapshots: Iterable[Snapshot], table: Table) -> set[str]:
+        names: set[str] = set()
+        for snapshot in snapshots:
+            names |= {snapshot.manifest_list, *self._manifests_of(snapshot, table), *_tracker_files(snapshot)}
+        return names
+
+    def _manifests_of(self, snapshot: Snapshot, table: Table) -> frozenset[str]:
+        if snapshot.manifest_list not in self._manifests:
+            found = frozenset(m.manifest_path for m in snapshot.manifests(table.io))
+            self._manifests[snapshot.manifest_list] = found
+        return self._manifests[snapshot.manifest_list]
+
+
+def expirable(table: Table, *, keep: int, is_taken: IsTaken) -> list[Snapshot]:
+    """The oldest snapshots beyond the newest `keep`: none with a name, and none above one whose events wait.
+
+    A snapshot whose events wait must stay reachable, so of the head's own history only what is older may go.
+    """
+    named = {ref.snapshot_id for ref in table.metadata.refs.values()}
+    by_age = sorted(table.metadata.snapshots, key=lambda s: s.sequence_number or 0)
+    chain = {s.snapshot_id for s in ancestors_of(table.current_snapshot(), table.metadata)}
+    waiting = [s.sequence_number or 0 for s in by_age if s.snapshot_id in chain and EVENTS_FILE in summary_of(s) and not is_taken(table, s)]
+    first_waiting = min(waiting, default=None)
+    old = by_age[: max(0, len(by_age) - keep)]
+    return [s for s in old if s.snapshot_id not in named and (first_waiting is None or (s.sequence_number or 0) < first_waiting)]
+
+
+def carry_on(head: Head) -> Addition | None:
+    """An empty snapshot that carries on what a foreign head does not; None if the head carries it."""
+    return None if head.has_own_vector else Addition(head.carried, says={KIND: "expiry"})
+
+
+def _tracker_files(snapshot: Snapshot) -> set[str]:
+    carried = carried_by(summary_of(snapshot))
+    return {e.tracker_file for e in carried.vector.values() if e.tracker_file is not None} if carried else set()

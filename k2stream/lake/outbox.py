@@ -1,0 +1,163 @@
+"""Step 5: gap events that landed with their rows are appended to the gaps table, each once.
+
+A snapshot of the source names the file of its gap events, which lies in the gaps table's data folder already. Taking it
+is one append with the head required and with `applied-through` in its summary, so of two takers one wins and the other
+sees it. Sequence numbers only ever grow, also over a rollback: what is above `applied-through` was not taken.
+
+After a rollback of the source the same records are read again and give the same events in new files. Events below the
+offsets that were ever taken are therefore looked up by id, and those that the gaps table holds are left out.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from uuid import uuid4
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from pyiceberg.manifest import DataFile
+from pyiceberg.table import Table
+from pyiceberg.table.snapshots import Snapshot, ancestors_of
+
+from k2stream.clock import Deadline
+from k2stream.lake.commit import Addition, Committer
+from k2stream.lake.files import FileLists
+from k2stream.lake.head import Head, head_of, summary_of
+from k2stream.lake.offsets import Entry, Vector, pack, unpack
+from k2stream.lake.parquet import ParquetFormat, Slice
+from k2stream.lake.summary import APPLIED_THROUGH, EVENTS_FILE, KIND, TAKEN_BELOW
+from k2stream.lake.trouble import translated
+from k2stream.lake.writer import data_folder
+from k2stream.records import TopicPartition
+
+HeldIds = Callable[[pa.ChunkedArray], set[object]]
+"""Which of these event ids the gaps table holds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """How far a source's gap events have been taken."""
+
+    table_uuid: str
+    sequence_number: int
+    below: Vector | None
+    """`next` of each partition at the furthest snapshot ever taken; None: not known, every event is looked up."""
+
+    def has_taken(self, source: Table, snapshot: Snapshot) -> bool:
+        """True if nothing of `snapshot` is left to take."""
+        is_older = (snapshot.sequence_number or 0) <= self.sequence_number
+        return is_older and self.table_uuid == str(source.metadata.table_uuid)
+
+
+NOTHING = Applied("", -1, None)
+
+
+def applied_of(head: Head, source: str) -> Applied:
+    """What the gaps table's head says of a source table."""
+    outbox = head.carried.outbox
+    through, below = outbox.get(APPLIED_THROUGH + source), outbox.get(TAKEN_BELOW + source)
+    if through is None:
+        return NOTHING
+    table_uuid, _, sequence_number = through.rpartition(":")
+    return Applied(table_uuid, int(sequence_number), None if below is None else unpack(below))
+
+
+def named_after(source: Table, applied: Applied) -> list[str]:
+    """Events files that the source's kept history names and nobody has taken, oldest first."""
+    chain = [s for s in ancestors_of(source.current_snapshot(), source.metadata) if EVENTS_FILE in summary_of(s)]
+    return [summary_of(s)[EVENTS_FILE] for s in reversed(chain) if not applied.has_taken(source, s)]
+
+
+class Outbox:
+    """Takes the gap events of one source table; any number of workers may do so at once."""
+
+    def __init__(self, committer: Committer, form: ParquetFormat, source: str) -> None:
+        """`committer` and `form` are the gaps table's, `source` names the table whose events are taken."""
+        self._committer, self._form, self._source = committer, form, source
+        self._lists = FileLists(lambda _: self._gaps)
+        self.applied = NOTHING
+        """As this worker last saw it; it may have grown since."""
+
+    @property
+    def _gaps(self) -> Table:
+        assert self._committer.table is not None
+        return self._committer.table
+
+    def look(self) -> Applied:
+        """How far the gaps table says it has come."""
+        self._committer.load()
+        self.applied = applied_of(self._committer.head(), self._source)
+        return self.applied
+
+    def take(self, source: Table, deadline: Deadline) -> int:
+        """Append what `source`'s kept history owes; how many events that were. Raises as Committer.apply does."""
+        if not named_after(source, self.applied):
+            return 0
+        taking = _Taking(self._form, self._gaps_ids, source, self._source)
+        head = self._committer.apply(lambda head: taking.on(head, self._gaps), commit_id=str(uuid4()), deadline=deadline)
+        self.applied = applied_of(head, self._source)
+        return taking.events
+
+    def _gaps_ids(self, wanted: pa.ChunkedArray) -> set[object]:
+        """Which of `wanted` the gaps table holds."""
+        snapshot, held = self._gaps.current_snapshot(), set[object]()
+        for file in self._lists.files(snapshot.snapshot_id) if snapshot else []:
+            with self._gaps.io.new_input(file.path).open() as stream:
+                ids = pq.read_table(stream, columns=["id"])["id"]
+            held.update(ids.filter(pc.is_in(ids, wanted.combine_chunks())).to_pylist())
+        return held
+
+
+class _Taking:
+    """One taking: what a source owes, as an addition to whatever head the gaps table has by now."""
+
+    def __init__(self, form: ParquetFormat, held_ids: HeldIds, source: Table, name: str) -> None:
+        self._form, self._held_ids, self._source, self._name = form, held_ids, source, name
+        self.events = 0
+
+    def on(self, head: Head, gaps: Table) -> Addition | None:
+        """What is still to be appended on `head`; None if another worker has taken it all."""
+        applied = applied_of(head, self._name)
+        named = named_after(self._source, applied)
+        self.events = 0
+        files = [file for location in named if (file := self._file(location, applied.below, gaps)) is not None]
+        if not named:
+            return None
+        return Addition(replace(head.carried, outbox=self._outbox(head, applied)), files=files, says={KIND: "outbox"})
+
+    def _file(self, location: str, below: Vector | None, gaps: Table) -> DataFile | None:
+        """The data file to append for one events file: the very file, a copy without what is held, or none."""
+        with translated("read gap events", location):
+            with self._source.io.new_input(location).open() as stream:
+                events = pq.read_table(stream)
+                footer = pq.read_metadata(stream)
+            new = self._without_held(events, below)
+            self.events += new.num_rows
+            if new.num_rows == events.num_rows:
+                return self._form.data_file(location, len(self._source.io.new_input(location)), footer, ())
+            if not new.num_rows:
+                return None
+            rest = f"{data_folder(gaps)}/events-{uuid4()}.parquet"
+            return self._form.write(gaps.io, rest, Slice((), self._form.cast(new)))
+
+    def _without_held(self, events: pa.Table, below: Vector | None) -> pa.Table:
+        origins = zip(*(events[name].to_pylist() for name in ("topic", "partition", "offset")), strict=True)
+        doubtful = pa.array([is_doubtful(below, TopicPartition(topic, partition), offset) for topic, partition, offset in origins], pa.bool_())
+        if not pc.any(doubtful).as_py():
+            return events
+        held = self._held_ids(events["id"].filter(doubtful))
+        return events.filter(pa.array([id not in held for id in events["id"].to_pylist()], pa.bool_()))
+
+    def _outbox(self, head: Head, applied: Applied) -> dict[str, str]:
+        newest = head_of(self._source)
+        ends = {tp: entry.next for tp, entry in (applied.below or {}).items()}
+        for tp, entry in newest.vector.items():
+            ends[tp] = max(entry.next, ends.get(tp, 0))
+        below = pack({tp: Entry(0, end) for tp, end in ends.items()})
+        through = f"{newest.table_uuid}:{newest.sequence_number}"
+        return {**head.carried.outbox, APPLIED_THROUGH + self._name: through, TAKEN_BELOW + self._name: below}
+
+
+def is_doubtful(below: Vector | None, tp: TopicPartition, offset: int) -> bool:
+    """True if an event of this origin may have been taken before."""
+    return below is None or (tp in below and offset < below[tp].next)

@@ -1,0 +1,142 @@
+"""The exactly-once sink of one data type: a table of rows, the gaps table beside it, and the rules between them."""
+
+import os
+import socket
+from collections.abc import Callable, Mapping
+
+import structlog
+from pyiceberg.catalog import Catalog
+from pyiceberg.table import Table
+
+from k2stream.clock import Clock, Deadline, SystemClock
+from k2stream.errors import K2Error
+from k2stream.lake.adopt import adopt
+from k2stream.lake.catalog import open_catalog, open_table
+from k2stream.lake.commit import Committer, WindowCommit
+from k2stream.lake.declaration import TableDeclaration
+from k2stream.lake.expiry import Expiry
+from k2stream.lake.files import FileLists
+from k2stream.lake.head import Head, head_or_start
+from k2stream.lake.outbox import Outbox
+from k2stream.lake.parquet import ParquetFormat
+from k2stream.lake.reader import TableReader
+from k2stream.lake.window import Window
+from k2stream.lake.writer import Staged, WindowWriter
+from k2stream.records import TopicPartition
+from k2stream.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+ORPHAN_SHARE = 4
+"""A window older than this part of the orphan age is not committed: its files may be taken for orphans."""
+
+
+def no_step(_: str) -> None:
+    """Nobody listens to the steps."""
+
+
+class TradesLake(TableReader):
+    """Takes windows, keeps the vector, hands gap events on; every call blocks.
+
+    `write`, `commit`, `take_outbox` and `register` are for one thread at a time, the others for any.
+    """
+
+    @classmethod
+    def open(
+        cls,
+        settings: Settings,
+        rows: TableDeclaration,
+        events: TableDeclaration,
+        *,
+        clock: Clock | None = None,
+        on_step: Callable[[str], None] = no_step,
+        catalog: Catalog | None = None,
+        worker_id: str = "",
+    ) -> "TradesLake":
+        """Open both tables, making what is missing; raises LakeError with one plain sentence if that cannot be.
+
+        `on_step` hears the name of each protocol step as it is passed; crash tests die there.
+        """
+        catalog = catalog or open_catalog(settings)
+        opened = [(open_table(catalog, settings, d), d) for d in (rows, events)]
+        return cls(catalog, settings, opened[0], opened[1], clock=clock or SystemClock(), on_step=on_step, worker_id=worker_id)
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        settings: Settings,
+        rows: tuple[Table, TableDeclaration],
+        events: tuple[Table, TableDeclaration],
+        *,
+        clock: Clock,
+        on_step: Callable[[str], None],
+        worker_id: str,
+    ) -> None:
+        super().__init__(catalog, settings, rows[1].name)
+        worker_id = worker_id or f"{socket.gethostname()}-{os.getpid()}"
+        self._clock, self._on_step = clock, on_step
+        self._rows = Committer(catalog, self.name, worker_id=worker_id, on_step=on_step)
+        self._rows.table = rows[0]
+        self._gaps = Committer(
+            catalog, (settings.namespace, events[1].name), worker_id=worker_id, on_step=on_step, step="5", read_head=head_or_start
+        )
+        self._gaps.table = events[0]
+        self._writer = WindowWriter(rows, events, clock=clock, on_step=on_step, is_synced=settings.fsync)
+        stale_after_us = settings.orphan_age_ms * 1000 // ORPHAN_SHARE
+        self._windows = WindowCommit(self._rows, clock=clock, stale_after_us=stale_after_us, on_step=on_step)
+        self._outbox = Outbox(self._gaps, ParquetFormat(*events), rows[1].name)
+        self._expiries = (
+            Expiry(self._rows, kept=settings.snapshots_kept, is_taken=lambda t, s: self._outbox.applied.has_taken(t, s)),
+            Expiry(self._gaps, kept=settings.snapshots_kept, is_taken=lambda _t, _s: True),
+        )
+
+    def register(self, starts: Mapping[TopicPartition, int], deadline: Deadline) -> Head:
+        """Commit the starts of partitions that have no entry yet, so that the fence has a value (design §13.6)."""
+        return self._windows.register(starts, deadline)
+
+    def write(self, window: Window) -> Staged:
+        """Step 1: the window's files, on the disk."""
+        return self._writer.write(window)
+
+    def commit(self, staged: Staged, deadline: Deadline) -> Head:
+        """Steps 2 to 4: one snapshot, once. Raises Fenced, CommitUnknown, or LakeError if it is known not to have landed."""
+        head = self._windows.commit(staged, deadline)
+        self._seen = self._rows.table
+        log.info(
+            "window.committed",
+            table=".".join(self.name),
+            window=staged.window.number,
+            commit_id=staged.commit_id,
+            snapshot_id=head.snapshot_id,
+            rows=staged.window.rows.num_rows,
+            events=staged.window.events.num_rows,
+            partitions=len(staged.window.spans),
+        )
+        return head
+
+    def take_outbox(self, deadline: Deadline) -> int:
+        """Step 5: hand gap events on to the gaps table, then let go of snapshots beyond those to be kept.
+
+        Returns how many events were appended. Raises LakeError; whoever commits next tries again.
+        """
+        source = self._rows.table or self._rows.load()
+        appended = self._outbox.take(source, deadline)
+        for expiry in self._expiries:
+            if expiry.is_due() and not deadline.is_over():
+                self._expire(expiry, deadline)
+        return appended
+
+    def _expire(self, expiry: Expiry, deadline: Deadline) -> None:
+        """Upkeep never stops a worker: what did not expire now does so after a later commit."""
+        try:
+            expiry.run(deadline)
+        except K2Error as exc:
+            log.warning("expiry.postponed", cause=str(exc))
+
+    def adopt(self, deadline: Deadline) -> Head:
+        """Make a vector for a table that lost its own (design §13.13); raises LakeError if it has one."""
+        committer = Committer(self.catalog, self.name, worker_id="adopt", on_step=self._on_step, read_head=head_or_start)
+        lists = FileLists(lambda _: committer.table or committer.load())
+        return adopt(committer, lists, deadline)
+
+

@@ -1,0 +1,124 @@
+"""Step 1 of a commit: a window's files, side by side, on the disk before the catalog hears of them."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from uuid import uuid4
+
+import pyarrow as pa
+from pyiceberg.io import FileIO
+from pyiceberg.manifest import DataFile
+from pyiceberg.table import Table
+
+from k2stream.clock import Clock
+from k2stream.lake.declaration import TableDeclaration
+from k2stream.lake.file_io import local_path, sync_folder
+from k2stream.lake.head import name_of
+from k2stream.lake.parquet import ParquetFormat, Slice, partition_path
+from k2stream.lake.tracker_file import pack_tracker
+from k2stream.lake.trouble import translated
+from k2stream.lake.window import Window
+from k2stream.records import TopicPartition
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """A window whose files are written and synced, not yet in the table. Committing it twice makes one snapshot."""
+
+    window: Window
+    commit_id: str
+    """A UUID: found in an ancestor's summary, the window has landed."""
+    written_at_us: int
+    files: tuple[DataFile, ...]
+    events_file: str | None
+    """Location of the gap events' file, in the gaps table's own data folder; None without events."""
+    tracker_file: str | None
+    """Location of the tracker file; None if the window brought no state."""
+    tracker_at: Mapping[TopicPartition, int]
+    """Per partition of the tracker file the offset that its state stands at."""
+
+
+class WindowWriter:
+    """Writes windows of one table; one thread at a time."""
+
+    def __init__(
+        self,
+        rows: tuple[Table, TableDeclaration],
+        events: tuple[Table, TableDeclaration],
+        *,
+        clock: Clock,
+        on_step: Callable[[str], None],
+        is_synced: bool,
+    ) -> None:
+        self._rows, self._events = rows[0], events[0]
+        self._rows_format, self._events_format = ParquetFormat(*rows), ParquetFormat(*events)
+        self._clock, self._on_step, self._is_synced = clock, on_step, is_synced
+        self._reached: dict[TopicPartition, int] = {}
+
+    def write(self, window: Window) -> Staged:
+        """Write everything that `window` brings; raises LakeError with a plain sentence if the disk refuses."""
+        commit_id, now_us = str(uuid4()), self._clock.now_us()
+        self._reached.update({tp: span[1] for tp, span in window.spans.items()})
+        tracker_at = {tp: self._reached[tp] for tp in window.tracker or {} if tp in self._reached}
+        with translated("write a window's files", self._rows.location()):
+            files = self._write_rows(window.rows, commit_id)
+            self._on_step("1.rows")
+            events_file = self._write_events(window.events, commit_id, now_us)
+            self._on_step("1.events")
+            tracker_file = self._write_tracker(window, tracker_at, commit_id)
+            self._on_step("1.tracker")
+            self._sync_folders([*(f.file_path for f in files), events_file, tracker_file])
+        self._on_step("1.fsync")
+        return Staged(window, commit_id, now_us, tuple(files), events_file, tracker_file, tracker_at)
+
+    def _write_rows(self, rows: pa.Table, commit_id: str) -> list[DataFile]:
+        files, declaration = [], self._rows_format.declaration
+        for number, part in enumerate(self._rows_format.slices(rows)):
+            folder = f"{data_folder(self._rows)}/{partition_path(declaration, part.partition)}"
+            files.append(self._rows_format.write(self._rows.io, f"{folder}{number:05}-{commit_id}.parquet", part))
+        return files
+
+    def _write_events(self, events: pa.Table, commit_id: str, now_us: int) -> str | None:
+        if not events.num_rows:
+            return None
+        size = events.num_rows
+        whole = events.append_column("commit_id", pa.array([commit_id] * size)).append_column(
+            "written_at", pa.array([now_us] * size, pa.int64()).cast(pa.timestamp("us", tz="UTC"))
+        )
+        location = f"{data_folder(self._events)}/events-{commit_id}.parquet"
+        self._events_format.write(self._events.io, location, Slice((), self._events_format.cast(whole)))
+        return location
+
+    def _write_tracker(self, window: Window, tracker_at: Mapping[TopicPartition, int], commit_id: str) -> str | None:
+        if not window.tracker or not tracker_at:
+            return None
+        location = f"{self._rows.location()}/tracker/{commit_id}.tracker"
+        states = {tp: (at, window.tracker[tp]) for tp, at in tracker_at.items()}
+        write_bytes(self._rows.io, location, pack_tracker(states))
+        return location
+
+    def _sync_folders(self, locations: list[str | None]) -> None:
+        if not self._is_synced:
+            return
+        paths = [local_path(location) for location in locations if location is not None]
+        for folder in {path.parent for path in paths if path is not None}:
+            sync_folder(folder)
+
+    def __repr__(self) -> str:
+        return f"WindowWriter({name_of(self._rows)})"
+
+
+def data_folder(table: Table) -> str:
+    """Where a table's data files lie."""
+    return table.location_provider().data_path
+
+
+def write_bytes(io: FileIO, location: str, data: bytes) -> None:
+    """Write a small file whole."""
+    with io.new_output(location).create(overwrite=True) as stream:
+        stream.write(data)
+
+
+def read_bytes(io: FileIO, location: str) -> bytes:
+    """Read a small file whole."""
+    with io.new_input(location).open() as stream:
+        return stream.read()
