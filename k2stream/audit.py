@@ -13,13 +13,18 @@ becomes a sentence that names the partition; a letter whose window never committ
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Protocol
 
 from k2stream.lake.offsets import Entry, Vector
+from k2stream.lake.reader import TableReader
 from k2stream.query.engine import Engine
 from k2stream.query.recount import Recount, Repeats, faults_of_files, recount, repeated_keys
 from k2stream.records import TopicPartition
+from k2stream.settings import Settings
 from k2stream.table_file import TableFile
 
 Origin = tuple[str, int, int]
@@ -130,6 +135,19 @@ def audit(
     (notes if sum(missing.values()) <= letters_dropped else problems).extend(letter_sentences(missing, head.vector, mail))
     rows = sum(count.rows + count.beyond + count.before for count in held.values())
     return AuditReport(head.snapshot_id, {name: rows}, head.vector, tuple(problems), tuple(notes))
+
+
+def audit_lake(settings: Settings, *, letters: Letters | None = None, letters_dropped: int = 0, name: str = "trades") -> AuditReport:
+    """Audit a table of the lake that the settings name; raises LakeError if there is none.
+
+    Only reads: safe beside a worker, whose next commits it does not see.
+    """
+    with ExitStack() as stack:
+        reader = stack.enter_context(closing(TableReader.open_reader(settings, name)))
+        spill = stack.enter_context(TemporaryDirectory(prefix="k2-audit-"))
+        engine = stack.enter_context(Engine(spill=Path(spill)))
+        tolerance_us = settings.dedup_tolerance_ms * 1000
+        return audit(reader, engine, tolerance_us=tolerance_us, letters=letters, letters_dropped=letters_dropped, name=name)
 
 
 @dataclass(frozen=True, slots=True)

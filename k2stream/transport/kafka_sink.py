@@ -1,0 +1,219 @@
+"""Appending whole log batches to Kafka: the produce request carries the bytes as they were built.
+
+aiokafka's producer collects records into batches of its own; this one keeps the writer's borders, so one call is one log batch, appended
+or not as a whole.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from aiokafka.client import AIOKafkaClient
+from aiokafka.errors import (
+    KafkaConnectionError,
+    KafkaError,
+    LeaderNotAvailableError,
+    NodeNotReadyError,
+    NotControllerError,
+    NotLeaderForPartitionError,
+    TopicAlreadyExistsError,
+    UnknownTopicOrPartitionError,
+    for_code,
+)
+from aiokafka.protocol.admin import CreateTopicsRequest
+from aiokafka.protocol.metadata import MetadataRequest
+from aiokafka.protocol.offset import OffsetRequest
+from aiokafka.protocol.produce import ProduceRequest
+
+from k2stream.clock import Deadline
+from k2stream.errors import TransportError
+from k2stream.records import TopicPartition
+from k2stream.transport.batch_builder import build_log_batch
+from k2stream.transport.sink import Outgoing
+
+E_NO_TOPIC = "Topic {topic} does not exist on {bootstrap}. Create it, or correct the name."
+E_UNREACHABLE = "Kafka at {bootstrap} did not {action} within {seconds:.0f} s (last answer: {cause}). Is it running, and is the address right?"
+E_REFUSED = "Kafka at {bootstrap} refused to {action}: {cause}"
+
+ALL_REPLICAS = -1
+MAX_REPLICATION = 3
+EARLIEST, LATEST = -2, -1
+READ_UNCOMMITTED, READ_COMMITTED = 0, 1
+RETRY_SECONDS = 0.1
+MAX_RETRY_SECONDS = 2.0
+NOT_DONE = (
+    LeaderNotAvailableError,
+    NodeNotReadyError,
+    NotControllerError,
+    NotLeaderForPartitionError,
+    UnknownTopicOrPartitionError,
+)
+"""Answers that prove that nothing was done: asking again cannot do it twice."""
+
+Answer = TypeVar("Answer")
+
+
+class KafkaSink:
+    """LogSink over one client, opened at the first call; to be used on one event loop.
+
+    A call waits for a broker that is away, up to `timeout_seconds`, and asks again where it is certain that nothing was appended. An
+    outcome that nobody knows (the connection broke under way) is raised as TransportError: the batch may be there.
+    """
+
+    def __init__(
+        self,
+        bootstrap: str,
+        *,
+        isolation_level: str = "read_committed",
+        timeout_seconds: float = 30.0,
+        replication: int | None = None,
+        auth: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._bootstrap = bootstrap
+        self._isolation = READ_COMMITTED if isolation_level == "read_committed" else READ_UNCOMMITTED
+        self._timeout_seconds = timeout_seconds
+        self._replication = replication
+        self._auth = dict(auth or {})
+        self._client: AIOKafkaClient | None = None
+        self._opening = asyncio.Lock()
+
+    async def send(self, topic: str, partition: int, records: Sequence[Outgoing]) -> int:
+        """Append `records` (at least one) as one lz4 log batch and give the offset of the first."""
+        return await self.send_batch(topic, partition, build_log_batch(records))
+
+    async def send_batch(self, topic: str, partition: int, raw: bytes) -> int:
+        """Append one prebuilt log batch (its base offset is replaced) and give the offset of its first record."""
+        tp = TopicPartition(topic, partition)
+        timeout_ms = int(self._timeout_seconds * 1000)
+        request = ProduceRequest(None, ALL_REPLICAS, timeout_ms, [(topic, [(partition, raw)])])
+        return int((await self._ask_leader(tp, request, f"append to {topic}/{partition}"))[0])
+
+    async def partitions(self, topic: str) -> int:
+        """Number of partitions; TransportError if the topic does not exist."""
+        try:
+            return (await self.topics())[topic]
+        except KeyError:
+            raise TransportError(E_NO_TOPIC.format(topic=topic, bootstrap=self._bootstrap)) from None
+
+    async def create_topic(self, topic: str, partitions: int, config: Mapping[str, str]) -> None:
+        """Create the topic unless it exists; an existing one is left as it is."""
+
+        async def create(client: AIOKafkaClient) -> None:
+            metadata = await client.send(_any_node(client), MetadataRequest([]))
+            replication = self._replication or min(MAX_REPLICATION, len(metadata.brokers))
+            wanted = (topic, partitions, replication, [], sorted(config.items()))
+            request = CreateTopicsRequest([wanted], int(self._timeout_seconds * 1000), False)
+            response = await client.send(metadata.controller_id, request)
+            _, code, text = response.topic_errors[0]
+            if code not in (0, TopicAlreadyExistsError.errno):
+                raise for_code(code)(text)
+
+        await self._ask(create, f"create topic {topic}")
+        await self._wait_for_leaders(topic)
+
+    async def topics(self) -> Mapping[str, int]:
+        """Every topic and its number of partitions; Kafka's internal ones are left out."""
+
+        async def ask(client: AIOKafkaClient) -> dict[str, int]:
+            metadata = await client.fetch_all_metadata()
+            return {t: len(metadata.partitions_for_topic(t) or ()) for t in metadata.topics(exclude_internal_topics=True)}
+
+        return await self._ask(ask, "list its topics")
+
+    async def bounds(self, tp: TopicPartition) -> tuple[int, int]:
+        """First offset still kept and the offset after the last one (the last stable one under read_committed)."""
+        return await self._offset(tp, EARLIEST), await self._offset(tp, LATEST)
+
+    async def offset_at(self, tp: TopicPartition, *, timestamp_ms: int) -> int:
+        """First offset whose record is not older than that; the end of the log if there is none."""
+        found = await self._offset(tp, timestamp_ms)
+        return found if found >= 0 else await self._offset(tp, LATEST)
+
+    async def close(self) -> None:
+        """Let go of the connections; calling it twice is harmless."""
+        client, self._client = self._client, None
+        if client is not None:
+            await client.close()
+
+    async def _offset(self, tp: TopicPartition, timestamp: int) -> int:
+        request = OffsetRequest(-1, self._isolation, [(tp.topic, [(tp.partition, timestamp)])])
+        return int((await self._ask_leader(tp, request, f"give offsets of {tp.topic}/{tp.partition}"))[-1])
+
+    async def _ask_leader(self, tp: TopicPartition, request: Any, action: str) -> Sequence[Any]:
+        """Fields after the error code of the one partition that was asked for."""
+
+        async def ask(client: AIOKafkaClient) -> Sequence[Any]:
+            leader = await self._leader(client, tp)
+            response = await client.send(leader, request)
+            _, code, *fields = response.topics[0][1][0]
+            if code:
+                client.force_metadata_update()
+                raise for_code(code)()
+            return fields
+
+        return await self._ask(ask, action)
+
+    async def _leader(self, client: AIOKafkaClient, tp: TopicPartition) -> int:
+        """Its node, by what is known or else asked for; TransportError if there is no such partition."""
+        leader = client.cluster.leader_for_partition(tp)
+        if leader is None:
+            if not await client.force_metadata_update():
+                raise NodeNotReadyError
+            leader = client.cluster.leader_for_partition(tp)
+        if leader is None and tp.partition not in (client.cluster.partitions_for_topic(tp.topic) or ()):
+            raise TransportError(E_NO_TOPIC.format(topic=f"{tp.topic}/{tp.partition}", bootstrap=self._bootstrap))
+        if leader is None or leader == -1:
+            client.force_metadata_update()
+            raise LeaderNotAvailableError
+        return int(leader)
+
+    async def _wait_for_leaders(self, topic: str) -> None:
+        """A topic just created has no leaders for a moment; whoever writes next must not stumble over it."""
+
+        async def look(client: AIOKafkaClient) -> None:
+            await client.force_metadata_update()
+            known = client.cluster.partitions_for_topic(topic)
+            available = client.cluster.available_partitions_for_topic(topic)
+            if not known or known != available:
+                raise LeaderNotAvailableError
+
+        await self._ask(look, f"elect leaders of {topic}")
+
+    async def _ask(self, question: Callable[[AIOKafkaClient], Awaitable[Answer]], action: str) -> Answer:
+        """Answer of `question(client)`, asked again while it is certain that nothing was done."""
+        deadline = Deadline.after(self._timeout_seconds)
+        pause = RETRY_SECONDS
+        while True:
+            try:
+                return await question(await self._open())
+            except NOT_DONE as exc:
+                if deadline.remaining_seconds() <= pause:
+                    raise self._error(E_UNREACHABLE, action, exc) from exc
+            except KafkaError as exc:
+                raise self._error(E_REFUSED, action, exc) from exc
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, MAX_RETRY_SECONDS)
+
+    def _error(self, text: str, action: str, cause: Exception) -> TransportError:
+        facts = {"bootstrap": self._bootstrap, "action": action, "seconds": self._timeout_seconds}
+        return TransportError(text.format(cause=str(cause) or type(cause).__name__, **facts))
+
+    async def _open(self) -> AIOKafkaClient:
+        """The client, connected; NodeNotReadyError while nobody answers."""
+        async with self._opening:
+            if self._client is None:
+                client = AIOKafkaClient(bootstrap_servers=self._bootstrap, client_id="k2stream-sink", **self._auth)
+                try:
+                    await client.bootstrap()
+                except KafkaConnectionError as exc:
+                    await client.close()
+                    raise NodeNotReadyError(str(exc)) from exc
+                self._client = client
+            return self._client
+
+
+def _any_node(client: AIOKafkaClient) -> int:
+    node = client.get_random_node()
+    if node is None:
+        raise NodeNotReadyError
+    return int(node)

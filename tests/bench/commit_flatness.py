@@ -1,0 +1,97 @@
+"""Does a commit cost the same after 500 of them? Prints JSON; the bar is late / early at most 1.3.
+
+    python -m tests.bench.commit_flatness [--commits 500] [--partitions 160] [--fsync]
+
+Every commit holds a few rows of every partition of a 160-partition topic, one gap event in ten commits and a tracker
+file in twenty: the summaries, manifests and metadata that a table of that size carries. Each sample is write, commit and
+outbox with expiry, wall seconds; a median over 51 samples tells growth from noise.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from k2stream.clock import Deadline
+from k2stream.gaps import EVENTS
+from k2stream.lake.offsets import Counts
+from k2stream.lake.table import TradesLake
+from k2stream.lake.window import Window
+from k2stream.records import TopicPartition
+from k2stream.settings import Settings
+from k2stream.testing import gap_events, trade_rows
+from tables.lake.gaps import GAPS
+from tables.lake.trades import TRADES
+
+TOPIC = "market.crypto.trades.binance"
+BAR = 1.3
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One commit."""
+
+    number: int
+    seconds: float
+
+
+def run(home: Path, *, commits: int, partitions: int, fsync: bool) -> Iterator[Sample]:
+    """Commit `commits` windows into a fresh table and time each."""
+    lake = TradesLake.open(Settings(home=home, fsync=fsync), TRADES, GAPS)
+    lake.register({TopicPartition(TOPIC, p): 0 for p in range(partitions)}, Deadline.after(60))
+    rows = trade_rows([{"topic": TOPIC, "partition": p} for p in range(partitions)])
+    for number in range(commits):
+        window = window_of(number, rows, partitions)
+        started = time.perf_counter()
+        lake.commit(lake.write(window), Deadline.after(60))
+        lake.take_outbox(Deadline.after(60))
+        yield Sample(number, time.perf_counter() - started)
+    lake.close()
+
+
+def window_of(number: int, rows: pa.Table, partitions: int) -> Window:
+    """One row a partition, at offset `number`."""
+    offsets = pa.array(np.full(partitions, number, dtype=np.int64))
+    tps = [TopicPartition(TOPIC, p) for p in range(partitions)]
+    place = rows.schema.get_field_index("offset")
+    return Window(
+        number=number,
+        rows=rows.set_column(place, rows.schema.field("offset"), offsets),
+        events=gap_events([{"id": f"e{number}", "topic": TOPIC, "partition": 0, "offset": number}]) if number % 10 == 0 else EVENTS.empty_table(),
+        deltas={tp: Counts(rows=1) for tp in tps},
+        spans={tp: (number, number + 1) for tp in tps},
+        tracker={tp: b"x" * 500 for tp in tps} if number % 20 == 19 else None,
+        watermark_us=1_700_000_000_000_000 + number,
+    )
+
+
+def median_ms(samples: list[Sample], first: int, last: int) -> float:
+    """Median of the commits `first..last`, milliseconds."""
+    return statistics.median(s.seconds for s in samples if first <= s.number <= last) * 1000
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run, print JSON, return 1 if the bar is missed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--commits", type=int, default=501)
+    parser.add_argument("--partitions", type=int, default=160)
+    parser.add_argument("--fsync", action="store_true", help="sync files as a worker does; measures the disk too")
+    options = parser.parse_args(arguments)
+    with tempfile.TemporaryDirectory() as folder:
+        samples = list(run(Path(folder), commits=options.commits, partitions=options.partitions, fsync=options.fsync))
+    early, late = median_ms(samples, 100, 150), median_ms(samples, options.commits - 51, options.commits - 1)
+    result = {"early_ms": round(early, 2), "late_ms": round(late, 2), "ratio": round(late / early, 3), "bar": BAR, "partitions": options.partitions}
+    print(json.dumps(result))
+    return 0 if late / early <= BAR else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
