@@ -1,0 +1,36 @@
+"""Topic names: built, parsed, and matched by pattern."""
+
+import pytest
+from k2stream.errors import SettingsError
+from k2stream.rows import SCHEMA_OF_DATA_TYPE
+from k2stream.topics import KINDS, LETTER_TOPICS, TopicName, resolve
+
+
+def test_a_name_is_parsed_into_the_parts_it_was_built_from():
+    """str and parse are inverse."""
+    name = TopicName("equities", "trades", "asx")
+    assert TopicName.parse(str(name)) == name
+
+
+@pytest.mark.parametrize("topic", ["market.equities.trades", "dlq.equities.trades", "market..trades.asx", "market.a.b.c.d"])
+def test_a_name_of_another_form_is_refused_and_named(topic: str):
+    """The sentence holds what was found and what was expected."""
+    with pytest.raises(SettingsError, match=r"expected market\.ASSET_CLASS") as caught:
+        TopicName.parse(topic)
+    assert repr(topic) in str(caught.value)
+
+
+def test_a_star_stands_for_one_part_only():
+    """market.*.trades.* takes the trades of all venues and nothing deeper."""
+    existing = ["market.equities.trades.asx", "market.crypto.trades.binance", "market.crypto.quotes.binance", "market.crypto.trades.binance.raw"]
+    assert resolve(["market.*.trades.*"], existing) == ["market.crypto.trades.binance", "market.equities.trades.asx"]
+
+
+def test_dead_letters_never_match_a_pattern():
+    """A pattern of stars must not feed letters back as trades."""
+    assert resolve(["*.*.*", "dlq.*.trades"], LETTER_TOPICS) == []
+
+
+def test_every_data_type_has_the_contract_that_rows_are_derived_from():
+    """topics and rows speak of the same contracts."""
+    assert {k: v.schema for k, v in KINDS.items()} == SCHEMA_OF_DATA_TYPE
