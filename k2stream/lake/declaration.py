@@ -5,6 +5,13 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 
+COMMIT_FIELDS = (
+    pa.field("commit_id", pa.string(), nullable=False),
+    pa.field("written_at", pa.timestamp("us", tz="UTC"), nullable=False),
+)
+"""What the lake adds to every gap event: the commit that brought it, and when its file was written."""
+
+
 @dataclass(frozen=True, slots=True)
 class TableDeclaration:
     """One Iceberg table, said without any Iceberg type."""

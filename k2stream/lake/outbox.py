@@ -30,6 +30,9 @@ from k2stream.lake.trouble import translated
 from k2stream.lake.writer import data_folder
 from k2stream.records import TopicPartition
 
+EVENT_ID = "event_id"
+"""Column of the gaps table that names an event: a hash of stream key, kind, range and origin."""
+
 HeldIds = Callable[[pa.ChunkedArray], set[object]]
 """Which of these event ids the gaps table holds."""
 
@@ -103,7 +106,7 @@ class Outbox:
         snapshot, held = self._gaps.current_snapshot(), set[object]()
         for file in self._lists.files(snapshot.snapshot_id) if snapshot else []:
             with self._gaps.io.new_input(file.path).open() as stream:
-                ids = pq.read_table(stream, columns=["id"])["id"]
+                ids = pq.read_table(stream, columns=[EVENT_ID])[EVENT_ID]
             held.update(ids.filter(pc.is_in(ids, wanted.combine_chunks())).to_pylist())
         return held
 
@@ -145,8 +148,8 @@ class _Taking:
         doubtful = pa.array([is_doubtful(below, TopicPartition(topic, partition), offset) for topic, partition, offset in origins], pa.bool_())
         if not pc.any(doubtful).as_py():
             return events
-        held = self._held_ids(events["id"].filter(doubtful))
-        return events.filter(pa.array([id not in held for id in events["id"].to_pylist()], pa.bool_()))
+        held = self._held_ids(events[EVENT_ID].filter(doubtful))
+        return events.filter(pa.array([id not in held for id in events[EVENT_ID].to_pylist()], pa.bool_()))
 
     def _outbox(self, head: Head, applied: Applied) -> dict[str, str]:
         newest = head_of(self._source)

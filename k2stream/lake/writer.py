@@ -10,10 +10,10 @@ from pyiceberg.manifest import DataFile
 from pyiceberg.table import Table
 
 from k2stream.clock import Clock
-from k2stream.lake.declaration import TableDeclaration
+from k2stream.lake.declaration import COMMIT_FIELDS, TableDeclaration
 from k2stream.lake.file_io import local_path, sync_folder
 from k2stream.lake.head import name_of
-from k2stream.lake.parquet import ParquetFormat, Slice, partition_path
+from k2stream.lake.parquet import ParquetFormat, partition_path
 from k2stream.lake.tracker_file import pack_tracker
 from k2stream.lake.trouble import translated
 from k2stream.lake.window import Window
@@ -80,12 +80,12 @@ class WindowWriter:
     def _write_events(self, events: pa.Table, commit_id: str, now_us: int) -> str | None:
         if not events.num_rows:
             return None
-        size = events.num_rows
-        whole = events.append_column("commit_id", pa.array([commit_id] * size)).append_column(
-            "written_at", pa.array([now_us] * size, pa.int64()).cast(pa.timestamp("us", tz="UTC"))
-        )
+        whole = events
+        for field, value in zip(COMMIT_FIELDS, (commit_id, now_us), strict=True):
+            whole = whole.append_column(field, pa.array([value] * events.num_rows, field.type))
         location = f"{data_folder(self._events)}/events-{commit_id}.parquet"
-        self._events_format.write(self._events.io, location, Slice((), self._events_format.cast(whole)))
+        for part in self._events_format.slices(whole):  # one: the gaps table has no partitions
+            self._events_format.write(self._events.io, location, part)
         return location
 
     def _write_tracker(self, window: Window, tracker_at: Mapping[TopicPartition, int], commit_id: str) -> str | None:

@@ -65,7 +65,7 @@ def window_of(number: int, rows: pa.Table, partitions: int) -> Window:
     return Window(
         number=number,
         rows=rows.set_column(place, rows.schema.field("offset"), offsets),
-        events=gap_events([{"id": f"e{number}", "topic": TOPIC, "partition": 0, "offset": number}]) if number % 10 == 0 else EVENTS.empty_table(),
+        events=gap_events([{"event_id": f"e{number}", "topic": TOPIC, "partition": 0, "offset": number}]) if number % 10 == 0 else EVENTS.empty_table(),
         deltas={tp: Counts(rows=1) for tp in tps},
         spans={tp: (number, number + 1) for tp in tps},
         tracker={tp: b"x" * 500 for tp in tps} if number % 20 == 19 else None,

@@ -2,17 +2,17 @@
 
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from k2stream.clock import SystemClock
-from k2stream.lake.table import GAPS_COLUMNS, TradesLake
+from k2stream.lake.reader import TableReader
 from k2stream.query.engine import Engine
 from k2stream.query.fingerprint import Fingerprint, table_fingerprint
 from k2stream.rows import TRADES
 from k2stream.settings import Settings
 from k2stream.worker_process import WorkerProcess
+from tables.lake.gaps import GAPS_COLUMNS
 
 ROOT = Path(__file__).parents[2]
 KILLED = -9
@@ -61,15 +61,22 @@ class Site:
 
     def outcome(self) -> Outcome:
         settings = Settings(home=self.home)
-        lake, engine = TradesLake.open(settings, clock=SystemClock()), Engine()
-        head, gaps = lake.head(), lake.gaps_head()
-        trades_files = lake.files(head.snapshot_id) if head.snapshot_id else []
-        gaps_files = lake.gaps_files(gaps.snapshot_id) if gaps.snapshot_id else []
+        trades, gaps = (TableReader.open_reader(settings, name) for name in ("trades", "gaps"))
+        head = trades.head()
         ledger = {
             f"{tp.topic}/{tp.partition}": (e.start, e.next, e.counts.rows, e.counts.duplicates, e.counts.dead_letters, e.counts.markers)
             for tp, e in sorted(head.vector.items())
         }
-        return Outcome(table_fingerprint(engine, trades_files, TRADES.names), table_fingerprint(engine, gaps_files, GAPS_COLUMNS), ledger)
+        outcome = Outcome(_fingerprint(trades, TRADES.names), _fingerprint(gaps, GAPS_COLUMNS), ledger)
+        for reader in (trades, gaps):
+            reader.close()
+        return outcome
+
+
+def _fingerprint(table: TableReader, columns: Sequence[str]) -> Fingerprint:
+    """Of a table's head; no file is no row."""
+    snapshot_id = table.head().snapshot_id
+    return table_fingerprint(Engine(), table.files(snapshot_id) if snapshot_id else [], columns)
 
 
 def wait_until_caught_up(worker: WorkerProcess, seconds: float = 60) -> None:
