@@ -9,6 +9,8 @@ Guarantee:  exactly once, whatever crashes, rebalances or wakes up late: the tab
 import faust
 from k2stream.app import K2App
 from k2stream.wiring import open_capture
+from tables.lake.gaps import GAPS
+from tables.lake.trades import TRADES
 
 from agents import app
 
@@ -17,7 +19,7 @@ trade_batches = app.batch_topic("trades", app.settings.topics)
 
 @app.on_boot
 def open_trades(app: K2App) -> None:
-    app.captures["trades"] = open_capture(app, "trades")
+    app.captures["trades"] = open_capture(app, "trades", TRADES, GAPS)
 
 
 @app.agent(trade_batches, name="trades")

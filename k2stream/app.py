@@ -16,7 +16,7 @@ from k2stream.errors import K2Error
 from k2stream.health import Health
 from k2stream.records import TopicPartition
 from k2stream.settings import Settings
-from k2stream.topics import resolve
+from k2stream.topics import KEPT_30_DAYS, LETTER_TOPICS, resolve
 from k2stream.transport.open import open_sink
 from k2stream.transport.sink import LogSink
 
@@ -82,7 +82,20 @@ class K2App(faust.App):
 
     async def on_first_start(self) -> None:
         await super().on_first_start()
+        try:
+            await self._boot()
+        except K2Error as exc:
+            self.fatal = str(exc)
+            log.error("worker.not_started", cause=str(exc))
+            raise SystemExit(1) from None
+        for capture in self.captures.values():
+            self.add_future(capture.run())
+        self.add_future(self.watch_topics())
+
+    async def _boot(self) -> None:
         self.sink = open_sink(self.settings)
+        for topic in LETTER_TOPICS:
+            await self.sink.create_topic(topic, self.settings.partitions, KEPT_30_DAYS)
         for starter in self.starters:
             await asyncio.to_thread(starter, self)
         await self._resolve_topics()

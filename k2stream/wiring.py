@@ -4,11 +4,13 @@ from k2stream.app import K2App
 from k2stream.capture.capture import Capture, Plan
 from k2stream.capture.edges import Edges
 from k2stream.clock import SystemClock
+from k2stream.crash import on_step_of
 from k2stream.deadletter.letters import LetterBox
 from k2stream.decode.decoder import Decoder
 from k2stream.decode.registry import open_registry
 from k2stream.dedup.bloom import SeenFilter
 from k2stream.gaps import Tracker
+from k2stream.lake.declaration import TableDeclaration
 from k2stream.lake.table import TradesLake
 from k2stream.query.origin import rows_of
 from k2stream.query.seen import TableSeen
@@ -16,7 +18,6 @@ from k2stream.records import TopicPartition
 from k2stream.rows import SCHEMA_OF_DATA_TYPE
 from k2stream.settings import Settings
 from k2stream.state.open import open_store
-from k2stream.crash import on_step_of
 from k2stream.validate import Limits
 from k2stream.window import WindowLimits
 
@@ -34,11 +35,11 @@ def plan_of(settings: Settings, data_type: str) -> Plan:
     )
 
 
-def open_capture(app: K2App, data_type: str) -> Capture:
+def open_capture(app: K2App, data_type: str, rows: TableDeclaration, events: TableDeclaration) -> Capture:
     """Open table, state, registry and look-up; raises K2Error with one plain sentence where something is missing."""
     settings, clock = app.settings, SystemClock()
     on_step = on_step_of(settings.crash_at)
-    table = TradesLake.open(settings, clock=clock, on_step=on_step)
+    table = TradesLake.open(settings, rows, events, clock=clock, on_step=on_step)
     letters = LetterBox(app.sink, settings.partitions)
     edges = Edges(
         consumer=lambda: app.consumer,

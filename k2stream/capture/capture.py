@@ -44,6 +44,7 @@ JOIN_BYTES = 8 << 20
 """Batches decoded in one call: one call costs about 1 ms whatever it holds, 8 MB of log batches are some 30,000 rows."""
 TICK_SECONDS = 0.05
 POSITION_CHECK_SECONDS = 10.0
+LOG_ENDS_SECONDS = 0.5
 STRIKES = 3
 """Failures in a row without a commit between them before a partition, or the worker, stops."""
 
@@ -66,7 +67,7 @@ class Capture:
 
     def __init__(self, plan: Plan, edges: Edges, *, clock: Clock, health: Health, on_fatal: Callable[[str], None]) -> None:
         self.plan, self.edges, self.clock, self.health = plan, edges, clock, health
-        self.progress, self.stages = Progress(), Stages()
+        self.progress, self.stages = Progress(plan.data_type), Stages()
         self._on_fatal = on_fatal
         self._decode_thread = ThreadPoolExecutor(1, thread_name_prefix=f"decode-{plan.data_type}")
         self._sink_thread = ThreadPoolExecutor(1, thread_name_prefix=f"sink-{plan.data_type}")
@@ -149,7 +150,7 @@ class Capture:
 
     async def run(self) -> None:
         """All loops until cancelled."""
-        await asyncio.gather(self._intake(), self._sink(), self._tick(), self._watch_positions())
+        await asyncio.gather(self._intake(), self._sink(), self._tick(), self._watch_positions(), self._watch_log_ends())
 
     async def _intake(self) -> None:
         while True:
@@ -307,6 +308,17 @@ class Capture:
             if moved and era == self._era and committed == self._committed:
                 await self.restart(f"the table's vector moved for {', '.join(f'{t}/{p}' for t, p in moved)}")
 
+    async def _watch_log_ends(self) -> None:
+        """For lag only: nothing is decided by it."""
+        while True:
+            await asyncio.sleep(LOG_ENDS_SECONDS)
+            try:
+                ends = {tp: (await self.edges.consumer().bounds(tp))[1] for tp in list(self._committed)}
+            except K2Error as exc:
+                log.debug("log_ends.unknown", cause=str(exc))
+                continue
+            self.progress.ends(ends)
+
     def state(self) -> dict[str, object]:
         """Sequences, filter, window and ledger of this data type."""
         closing = self._closing
@@ -323,7 +335,7 @@ class Capture:
             if era != self._era:
                 return
             log.warning("capture.restart", cause=cause, partitions=len(self._position))
-            self.progress.restarts += 1
+            self.progress.restarted()
             tps = set(self._committed) - self._paused
             self._forget()
             await self.edges.consumer().restart(tps)

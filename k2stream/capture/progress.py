@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from k2stream import metrics
 from k2stream.lake.offsets import Counts, Vector
 from k2stream.pipeline import Settled
 from k2stream.records import TopicPartition
@@ -14,6 +15,7 @@ from k2stream.records import TopicPartition
 class Progress:
     """Counts since the worker started; the ledger in `vector` is cumulative since the table's start."""
 
+    data_type: str
     counts: Counts = field(default_factory=Counts)
     events: Counter[str] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
@@ -36,6 +38,32 @@ class Progress:
         self.commits += 1
         self.last_commit_at = now
         self.vector = dict(vector)
+        self._measure(settled)
+
+    def ends(self, log_ends: Mapping[TopicPartition, int]) -> None:
+        """Where the log ends now."""
+        self.log_ends.update(log_ends)
+        metrics.LAG.labels(self.data_type).set(self.lag())
+
+    def restarted(self) -> None:
+        self.restarts += 1
+        metrics.RESTARTS.labels(self.data_type).inc()
+
+    def _measure(self, settled: Settled) -> None:
+        for counts in settled.deltas.values():
+            metrics.ROWS.labels(self.data_type).inc(counts.rows)
+            metrics.DUPLICATES.labels(self.data_type).inc(counts.duplicates)
+            metrics.MARKERS.labels(self.data_type).inc(counts.markers)
+            metrics.HOLES.labels(self.data_type).inc(counts.holes)
+        for reason, count in Counter(r.reason.value for r in settled.rejects).items():
+            metrics.DEAD_LETTERS.labels(self.data_type, reason).inc(count)
+        for kind, count in Counter(settled.events["kind"].to_pylist()).items():
+            metrics.GAP_EVENTS.labels(self.data_type, kind).inc(count)
+        if len(settled.times_us):
+            metrics.WATERMARK.labels(self.data_type).set(int(settled.times_us.max()) / 1e6)
+        metrics.COMMITS.labels(self.data_type).inc()
+        metrics.LAST_COMMIT.labels(self.data_type).set_to_current_time()
+        metrics.LAG.labels(self.data_type).set(self.lag())
 
     def lag(self) -> int:
         """Offsets of the owned partitions that are in the log and not yet in the table, as far as known."""
