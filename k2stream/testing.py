@@ -1,12 +1,15 @@
 """Fakes and builders for tests: small, real, and named for their fault where they have one."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from pyiceberg.catalog import Catalog
+from pyiceberg.exceptions import CommitFailedException, CommitStateUnknownException
 
 from k2stream.lake.offsets import Vector
 from k2stream.rows import TRADES
@@ -78,3 +81,91 @@ class ParquetTable:
     def files(self, snapshot_id: int) -> list[TableFile]:
         """The oldest `snapshot_id` files."""
         return self._files[:snapshot_id]
+
+
+class CatalogWithFault:
+    """A real catalog behind a fault: what a subclass does not play goes through."""
+
+    def __init__(self, catalog: Catalog, *, times: int = 1) -> None:
+        """The first `times` commits meet the fault."""
+        self._catalog, self._left = catalog, times
+        self.commits = 0
+        """How often a commit was asked for."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._catalog, name)
+
+    def commit_table(self, *arguments: Any) -> Any:
+        self.commits += 1
+        if self._left <= 0:
+            return self._catalog.commit_table(*arguments)
+        self._left -= 1
+        return self._faulty_commit(*arguments)
+
+    def _faulty_commit(self, *arguments: Any) -> Any:
+        raise NotImplementedError
+
+
+def answer_of(status: int | None) -> Exception:
+    """What PyIceberg raises for a catalog's answer to a commit; None: no answer came."""
+    if status == 409:
+        return CommitFailedException("Requirement failed: branch main has changed")
+    return ConnectionError("Remote end closed connection without response") if status is None else CommitStateUnknownException("500")
+
+
+class CatalogThatCommitsThenFails(CatalogWithFault):
+    """The commit lands, and the answer says that it did not, or nothing."""
+
+    def __init__(self, catalog: Catalog, *, status: int | None, times: int = 1) -> None:
+        super().__init__(catalog, times=times)
+        self._answer = answer_of(status)
+
+    def _faulty_commit(self, *arguments: Any) -> Any:
+        self._catalog.commit_table(*arguments)
+        raise self._answer
+
+
+class CatalogThatFailsBeforeCommitting(CatalogWithFault):
+    """The commit does not land, and the answer leaves that open."""
+
+    def __init__(self, catalog: Catalog, *, status: int | None, times: int = 1) -> None:
+        super().__init__(catalog, times=times)
+        self._answer = answer_of(status)
+
+    def _faulty_commit(self, *arguments: Any) -> Any:
+        raise self._answer
+
+
+class CatalogThatLosesTheRace(CatalogWithFault):
+    """Another writer commits just before ours does; what the catalog then says is its own."""
+
+    def __init__(self, catalog: Catalog, *, other: Callable[[], object], times: int = 1) -> None:
+        super().__init__(catalog, times=times)
+        self._other = other
+
+    def _faulty_commit(self, *arguments: Any) -> Any:
+        self._other()
+        return self._catalog.commit_table(*arguments)
+
+
+class CatalogThatGoesAway(CatalogWithFault):
+    """The commit reaches it, then it answers nothing at all, looks included, until `revive`."""
+
+    def __init__(self, catalog: Catalog, *, is_landed: bool) -> None:
+        super().__init__(catalog)
+        self._is_landed, self._is_away = is_landed, False
+
+    def _faulty_commit(self, *arguments: Any) -> Any:
+        if self._is_landed:
+            self._catalog.commit_table(*arguments)
+        self._is_away = True
+        raise answer_of(None)
+
+    def load_table(self, *arguments: Any) -> Any:
+        if self._is_away:
+            raise answer_of(None)
+        return self._catalog.load_table(*arguments)
+
+    def revive(self) -> None:
+        """Answer again."""
+        self._is_away = False

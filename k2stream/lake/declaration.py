@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-
 COMMIT_FIELDS = (
     pa.field("commit_id", pa.string(), nullable=False),
     pa.field("written_at", pa.timestamp("us", tz="UTC"), nullable=False),

@@ -19,9 +19,9 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+from k2stream.gaps import EVENTS
 
 from k2stream.clock import Deadline
-from k2stream.gaps import EVENTS
 from k2stream.lake.offsets import Counts
 from k2stream.lake.table import TradesLake
 from k2stream.lake.window import Window
@@ -67,8 +67,8 @@ def window_of(number: int, rows: pa.Table, partitions: int) -> Window:
         rows=rows.set_column(place, rows.schema.field("offset"), offsets),
         events=gap_events([{"event_id": f"e{number}", "topic": TOPIC, "partition": 0, "offset": number}]) if number % 10 == 0 else EVENTS.empty_table(),
         deltas={tp: Counts(rows=1) for tp in tps},
-        spans={tp: (number, number + 1) for tp in tps},
-        tracker={tp: b"x" * 500 for tp in tps} if number % 20 == 19 else None,
+        spans=dict.fromkeys(tps, (number, number + 1)),
+        tracker=dict.fromkeys(tps, b"x" * 500) if number % 20 == 19 else None,
         watermark_us=1_700_000_000_000_000 + number,
     )
 

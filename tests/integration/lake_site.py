@@ -1,0 +1,104 @@
+"""A lake in a temporary K2_HOME: real SQLite catalog, real Parquet, windows by the handful."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from pyiceberg.catalog import Catalog
+from pyiceberg.catalog.sql import SqlCatalog
+from pyiceberg.table import Table
+
+from k2stream.clock import Clock, Deadline
+from k2stream.gaps import EVENTS
+from k2stream.lake.catalog import open_catalog
+from k2stream.lake.offsets import Counts
+from k2stream.lake.table import TradesLake, no_step
+from k2stream.lake.window import Window
+from k2stream.records import TopicPartition
+from k2stream.settings import Settings
+from k2stream.testing import gap_events, trade_rows
+from tables.lake.gaps import GAPS
+from tables.lake.trades import TRADES
+
+TP = TopicPartition("market.equities.trades.asx", 0)
+OTHER_TP = TopicPartition("market.equities.trades.asx", 1)
+
+
+def soon(seconds: float = 10) -> Deadline:
+    """A budget that no test needs."""
+    return Deadline.after(seconds)
+
+
+def window(
+    number: int,
+    first: int,
+    end: int,
+    *,
+    tp: TopicPartition = TP,
+    events: Sequence[str] = (),
+    tracker: bytes | None = None,
+    **values: object,
+) -> Window:
+    """One row an offset of [first, end), with gap events of these ids."""
+    rows = [{"topic": tp.topic, "partition": tp.partition, "offset": o, "trade_id": f"ASX-{tp.partition}-{o}", **values} for o in range(first, end)]
+    origins = [{"event_id": id, "topic": tp.topic, "partition": tp.partition, "offset": first} for id in events]
+    return Window(
+        number=number,
+        rows=trade_rows(rows),
+        events=gap_events(origins) if origins else EVENTS.empty_table(),
+        deltas={tp: Counts(rows=end - first)},
+        spans={tp: (first, end)},
+        tracker=None if tracker is None else {tp: tracker},
+        watermark_us=1_394_400_000_000_000 + end,
+    )
+
+
+class LakeSite:
+    """One K2_HOME and whoever writes to it."""
+
+    def __init__(self, home: Path, **settings: Any) -> None:
+        self.settings = Settings(home=home, fsync=False, **settings)
+
+    def worker(
+        self,
+        fault: Callable[[Catalog], object] | None = None,
+        *,
+        on_step: Callable[[str], None] = no_step,
+        clock: Clock | None = None,
+    ) -> TradesLake:
+        """A worker with its own catalog, behind a fault if one is given."""
+        catalog: Any = open_catalog(self.settings)
+        return TradesLake.open(
+            self.settings, TRADES, GAPS, catalog=fault(catalog) if fault else catalog, on_step=on_step, clock=clock
+        )
+
+    def started(self, fault: Callable[[Catalog], object] | None = None, **arguments: Any) -> TradesLake:
+        """The same once TP starts at 0."""
+        self.worker().register({TP: 0}, soon())
+        return self.worker(fault, **arguments)
+
+    def stranger(self, name: str = "trades") -> Table:
+        """The table as plain PyIceberg loads it, with nothing of k2stream."""
+        catalog = SqlCatalog("k2", uri=f"sqlite:///{self.settings.home_path('catalog.db')}")
+        return catalog.load_table(f"market_data.{name}")
+
+    def rows(self, name: str = "trades") -> pa.Table:
+        """All rows as plain PyIceberg scans them."""
+        return self.stranger(name).scan().to_arrow()
+
+    def offsets(self) -> list[int]:
+        """Offsets of all rows, sorted; one that is there twice shows twice."""
+        return sorted(self.rows()["offset"].to_pylist())
+
+    def event_ids(self) -> list[str]:
+        """Ids in the gaps table, sorted; one that is there twice shows twice."""
+        return sorted(self.rows("gaps")["event_id"].to_pylist())
+
+    def snapshots(self, kind: str) -> int:
+        """How many kept snapshots of the trades table are of this kind."""
+        return sum(s.summary["k2.kind"] == kind for s in self.stranger().metadata.snapshots if "k2.kind" in s.summary.additional_properties)
+
+    def files(self, folder: str = "trades") -> set[Path]:
+        """Files below a table's folder."""
+        return {p for p in self.settings.home_path("warehouse", "market_data", folder).rglob("*") if p.is_file()}
