@@ -1,0 +1,69 @@
+"""Reading a topic from its beginning to where it ends now: for audits and lists, not for agents."""
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+
+from aiokafka import AIOKafkaConsumer
+from aiokafka import TopicPartition as KafkaTopicPartition
+from aiokafka.errors import KafkaError
+
+from k2stream.errors import TransportError
+from k2stream.records import Record, TopicPartition
+from k2stream.settings import Settings
+from k2stream.transport.embedded_log import EmbeddedLog
+from k2stream.transport.embedded_path import checked
+
+READ_BYTES = 4 << 20
+KAFKA_SCHEME = "k2kafka://"
+
+
+def read_topics(settings: Settings, topics: Sequence[str]) -> Iterator[Record]:
+    """Every record that the log keeps of `topics`; a topic that does not exist has none. Raises TransportError."""
+    broker = settings.broker_url()
+    if broker.startswith(KAFKA_SCHEME):
+        yield from asyncio.run(_read_kafka(broker.removeprefix(KAFKA_SCHEME), topics))
+        return
+    with closing(EmbeddedLog(checked(settings.home_path("log")))) as log:
+        yield from _read_embedded(log, topics)
+
+
+def _read_embedded(log: EmbeddedLog, topics: Sequence[str]) -> Iterator[Record]:
+    existing = log.topics()
+    for topic in topics:
+        for partition in range(existing[topic].partitions if topic in existing else 0):
+            position, end = log.bounds(tp := TopicPartition(topic, partition))
+            while position < end and (log_batches := log.read(tp, position, READ_BYTES)):
+                for log_batch in log_batches:
+                    yield from log_batch.records()
+                position = log_batches[-1].last_offset + 1
+
+
+async def _read_kafka(bootstrap: str, topics: Sequence[str]) -> list[Record]:
+    consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, enable_auto_commit=False, isolation_level="read_committed")
+    try:
+        await consumer.start()
+        try:
+            return [r for topic in topics for r in await _read_kafka_topic(consumer, topic)]
+        finally:
+            await consumer.stop()
+    except KafkaError as exc:
+        raise TransportError(f"Kafka at {bootstrap} could not be read: {exc}. Is it running, and is the address right?") from exc
+
+
+async def _read_kafka_topic(consumer: AIOKafkaConsumer, topic: str) -> list[Record]:
+    if topic not in await consumer.topics():
+        return []
+    tps = [KafkaTopicPartition(topic, p) for p in consumer.partitions_for_topic(topic) or ()]
+    consumer.assign(tps)
+    ends = await consumer.end_offsets(tps)
+    await consumer.seek_to_beginning(*tps)
+    found: list[Record] = []
+    while any([await consumer.position(tp) < ends[tp] for tp in tps]):
+        for messages in (await consumer.getmany(timeout_ms=500)).values():
+            found += [
+                Record(topic, m.partition, m.offset, m.timestamp, m.key, m.value, tuple((k, bytes(v or b"")) for k, v in m.headers))
+                for m in messages
+                if m.offset < ends[KafkaTopicPartition(topic, m.partition)]
+            ]
+    return found
