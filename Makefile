@@ -1,10 +1,42 @@
-.PHONY: help setup check test
-help: ## show this
-	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*##/ -/'
-setup: .venv/bin/k2 ## make .venv with k2 in it
-.venv/bin/k2:
-	python3 -m venv .venv && .venv/bin/pip install -q --group dev -e . || { .venv/bin/pip install -q -U pip && .venv/bin/pip install -q --group dev -e .; }
-check: setup ## lint
-	.venv/bin/ruff check k2stream tests --select E,F --ignore E501
-test: setup ## run the tests
-	.venv/bin/pytest -q -m "not kafka" tests/unit tests/properties
+# GNU make 3.81 or newer; `make` alone lists what there is.
+ifeq ($(.FEATURES),)
+$(error This Makefile needs GNU make 3.81 or newer; on Debian and Ubuntu: apt-get install make, on macOS: xcode-select --install)
+endif
+
+BIN := .venv/bin
+RUNTIME := .venv/.made-from-requirements.lock
+DEV := .venv/.made-from-requirements-dev.lock
+PYTEST := $(BIN)/pytest -q
+ARGS ?=
+
+.PHONY: help setup demo test check bench clean
+
+help: ## show this list
+	@grep -E '^[a-z-]+:.*## ' Makefile | sed 's/^\([a-z-]*\):.*## /make \1	/' | expand -t 16
+
+setup: $(RUNTIME) ## make .venv in this checkout, with k2 in it
+
+demo: $(RUNTIME) ## play real ticks through the whole path and show what came of them (ARGS="--faults --seed 7")
+	@$(BIN)/k2 demo $(ARGS)
+
+test: $(DEV) ## run every test that needs no service (ARGS="tests/unit -k gaps")
+	@$(PYTEST) $(ARGS)
+
+check: $(DEV) ## lint, types, and who may import whom
+	$(BIN)/ruff check .
+	$(BIN)/mypy k2stream agents tables
+	$(BIN)/lint-imports
+
+bench: $(DEV) ## measure rows/s and CPU a row beside two baselines; also into build/bench.json
+	@mkdir -p build
+	@$(BIN)/python -m tests.bench.main $(ARGS)
+
+clean: ## remove .venv, caches and build results; K2_HOME is left alone (k2 reset)
+	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	find k2stream agents tables tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(RUNTIME): requirements.lock pyproject.toml scripts/setup.sh
+	@sh scripts/setup.sh
+
+$(DEV): requirements-dev.lock pyproject.toml scripts/setup.sh
+	@sh scripts/setup.sh dev
