@@ -14,6 +14,7 @@ from k2stream.capture.capture import Capture
 from k2stream.clock import Deadline
 from k2stream.errors import K2Error
 from k2stream.health import Health
+from k2stream.home import Home
 from k2stream.records import TopicPartition
 from k2stream.settings import Settings
 from k2stream.topics import KEPT_30_DAYS, LETTER_TOPICS, resolve
@@ -93,6 +94,7 @@ class K2App(faust.App):
         self.add_future(self.watch_topics())
 
     async def _boot(self) -> None:
+        self.hold = Home.open(self.settings.home).hold()  # `k2 reset` is refused while this process lives
         self.sink = open_sink(self.settings)
         for topic in LETTER_TOPICS:
             await self.sink.create_topic(topic, self.settings.partitions, KEPT_30_DAYS)
