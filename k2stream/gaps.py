@@ -1,0 +1,213 @@
+"""Sequence gaps: what the numbers of a feed say is missing, judged over new rows in the order of their offsets.
+
+Pure: events depend on the records' order alone, so a window read again gives the same events with the same ids.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from typing import Any
+
+import msgpack
+import pyarrow as pa
+
+from k2stream.records import TopicPartition
+from k2stream.rows import TIMESTAMP
+from k2stream.sequence_notes import Cause, Loss, Notes, PartitionNotes, Row
+from k2stream.sequence_runs import Run, Runs
+from k2stream.sequence_state import Change, Kind, Stream
+
+__all__ = ["EVENTS", "Cause", "Kind", "Loss", "Notes", "StreamKey", "Tracker", "event_id", "severity_of"]
+
+StreamKey = tuple[str, str]
+"""(exchange, symbol)."""
+
+EVENTS = pa.schema(
+    [
+        pa.field("event_id", pa.string(), nullable=False),
+        pa.field("exchange", pa.string(), nullable=False),
+        pa.field("symbol", pa.string(), nullable=False),
+        pa.field("data_type", pa.string(), nullable=False),
+        pa.field("kind", pa.string(), nullable=False),
+        pa.field("severity", pa.string(), nullable=False),
+        pa.field("first_sequence", pa.int64(), nullable=False),
+        pa.field("last_sequence", pa.int64(), nullable=False),
+        pa.field("missing", pa.int64(), nullable=False),
+        pa.field("cause", pa.string(), nullable=False),
+        pa.field("timestamp", TIMESTAMP, nullable=False),
+        pa.field("previous_timestamp", TIMESTAMP),
+        pa.field("topic", pa.string(), nullable=False),
+        pa.field("partition", pa.int32(), nullable=False),
+        pa.field("offset", pa.int64(), nullable=False),
+        pa.field("previous_offset", pa.int64()),
+    ]
+)
+"""One event a row that opens, shrinks (or splits), fills or resets.
+
+first_sequence and last_sequence are the gap *as it was opened* in every event of it, so that its newest event is its
+state; missing is what is still missing of it. Of a reset they are the last number before and the first after.
+The previous row is the one that moved the stream on last: late rows and fills are not.
+"""
+
+VERSION = 1
+
+
+class Tracker:
+    """Sequences of every stream key that this worker reads, of one data type.
+
+    One user at a time, but for `summary`. State belongs to the partition that a stream's last row came from.
+    """
+
+    def __init__(self, data_type: str, small_rows: int) -> None:
+        """`small_rows`: a gap of at most so many numbers is small."""
+        self._data_type = data_type
+        self._small_rows = small_rows
+        self._streams: dict[StreamKey, Stream] = {}
+        self._homes: dict[TopicPartition, dict[StreamKey, Stream]] = {}
+        self._notes: dict[TopicPartition, PartitionNotes] = {}
+        self._untracked: dict[TopicPartition, int] = {}
+        self._symbols: set[str] = set()
+
+    def settle(self, rows: pa.Table, notes: Notes) -> pa.Table:
+        """Advance by a window of new rows in the order (topic, partition, offset); returns EVENTS in that order."""
+        self._note(notes)
+        found = list(self._advance(rows, notes)) if rows.num_rows else []
+        for partition in self._notes.values():
+            partition.close_window(self._symbols)
+        found.sort(key=lambda f: f[0])
+        return pa.Table.from_pylist([self._event(stream, row, change) for _, stream, row, change in found], schema=EVENTS)
+
+    def replay(self, rows: pa.Table) -> None:
+        """Advance over rows whose events were taken long ago; same order, same state as `settle`."""
+        self.settle(rows, Notes())
+
+    def snapshot(self, tp: TopicPartition) -> bytes:
+        """State of the streams at home in `tp` and the notes of `tp`; about 80 bytes a stream."""
+        streams = [stream.pack() for stream in self._homes.get(tp, {}).values()]
+        notes = self._notes.get(tp, PartitionNotes()).pack()
+        packed: bytes = msgpack.packb((VERSION, self._data_type, self._untracked.get(tp, 0), streams, notes))
+        return packed
+
+    def restore(self, tp: TopicPartition, blob: bytes) -> bool:
+        """Take up what `snapshot` gave; False, and nothing changed, if it is unreadable or of another version or data type.
+
+        A stream that came home elsewhere since keeps its newer state.
+        """
+        try:
+            version, data_type, untracked, streams, notes = msgpack.unpackb(blob)
+            if (version, data_type) != (VERSION, self._data_type):
+                return False
+            found = [Stream.unpack(packed, tp) for packed in streams]
+            noted, untracked = PartitionNotes.unpack(notes), int(untracked)
+        except (ValueError, TypeError, OverflowError, msgpack.UnpackException):
+            return False
+        self._notes[tp], self._untracked[tp] = noted, untracked
+        for stream in found:
+            known = self._streams.get((stream.exchange, stream.symbol))
+            if known is None or known.rows <= stream.rows:
+                self._keep(stream)
+        return True
+
+    def summary(self) -> dict[str, int]:
+        """For people; may be asked from any thread."""
+        streams = list(self._streams.values())
+        gaps = [gap for stream in streams for session in (*stream.past, stream.session) for gap in list(session.gaps)]
+        return {
+            "streams": len(streams),
+            "open_gaps": len(gaps),
+            "missing": sum(gap.missing for gap in gaps),
+            "untracked": sum(list(self._untracked.values())),
+        }
+
+    def _note(self, notes: Notes) -> None:
+        for marker in sorted(notes.markers, key=lambda m: m.offset):
+            self._notes_of(marker.topic, marker.partition).lane(marker.symbol).add(marker)
+        for reject in notes.rejects:
+            self._notes_of(reject.topic, reject.partition).add_reject(reject.key, reject.offset)
+        for loss in sorted(notes.losses, key=lambda n: n.last):
+            self._notes_of(loss.topic, loss.partition).losses.append(loss.last)
+
+    def _notes_of(self, topic: str, partition: int) -> PartitionNotes:
+        return self._notes.setdefault(TopicPartition(topic, partition), PartitionNotes())
+
+    def _advance(self, rows: pa.Table, notes: Notes) -> Iterator[tuple[int, Stream, Row, Change]]:
+        """Events with their row's place in the window, stream by stream."""
+        runs = Runs.of(rows)
+        for tp, count in runs.untracked.items():
+            self._untracked[tp] = self._untracked.get(tp, 0) + count
+        for run in runs.runs(m for m in notes.markers if m.kind == "session_start"):
+            yield from self._take(runs, run)
+
+    def _take(self, runs: Runs, run: Run) -> Iterator[tuple[int, Stream, Row, Change]]:
+        """Rows that only move their stream on are passed over at once, all others are judged one by one."""
+        key, at = runs.streams[run.stream], run.first_row
+        notes = self._notes_of(*runs.places[run.place])
+        stream = self._streams.get(key)
+        while at < run.last_row:
+            row = runs.row(at)
+            if stream is None:
+                stream = Stream(*key, head=row, home=row.tp, session_name=notes.session(key[1], row.offset).name)
+                self._keep(stream)
+            elif _moves_on(stream, row, run, notes):
+                stream.pass_over(run.last_row - at, runs.row(run.last_row - 1))
+                at = run.last_row
+            elif (change := stream.judge(row, notes)) is not None:
+                yield int(runs.at[at]), stream, row, change
+            at += 1
+        if stream is not None:
+            self._bring_home(stream, runs.places[run.place])
+
+    def _keep(self, stream: Stream) -> None:
+        key = (stream.exchange, stream.symbol)
+        known = self._streams.get(key)
+        if known is not None:
+            self._homes[known.home].pop(key, None)
+        self._streams[key] = stream
+        self._homes.setdefault(stream.home, {})[key] = stream
+        self._symbols.add(stream.symbol)
+
+    def _bring_home(self, stream: Stream, tp: TopicPartition) -> None:
+        """Enter the stream under the partition of its last row."""
+        key = (stream.exchange, stream.symbol)
+        if key not in self._homes.setdefault(tp, {}):
+            for streams in self._homes.values():
+                streams.pop(key, None)
+            self._homes[tp][key] = stream
+
+    def _event(self, stream: Stream, row: Row, change: Change) -> dict[str, Any]:
+        return {
+            "event_id": event_id((stream.exchange, stream.symbol, self._data_type), change.kind, (change.first, change.last), (*row.tp, row.offset)),
+            "exchange": stream.exchange,
+            "symbol": stream.symbol,
+            "data_type": self._data_type,
+            "kind": change.kind.value,
+            "severity": severity_of(change.missing, self._small_rows),
+            "first_sequence": change.first,
+            "last_sequence": change.last,
+            "missing": change.missing,
+            "cause": change.cause.value,
+            "timestamp": row.time_us,
+            "previous_timestamp": change.previous.time_us,
+            "topic": row.tp.topic,
+            "partition": row.tp.partition,
+            "offset": row.offset,
+            "previous_offset": change.previous.offset,
+        }
+
+
+def _moves_on(stream: Stream, row: Row, run: Run, notes: PartitionNotes) -> bool:
+    """True if `row` and the rest of its run have each the expected number and begin no session nor belong to an ended one."""
+    return (
+        row.sequence == stream.head.sequence + 1
+        and run.oldest_us >= stream.session.start_us
+        and stream.is_announced(notes.session(stream.symbol, row.offset))
+    )
+
+
+def event_id(stream: tuple[str, str, str], kind: str, sequences: tuple[int, int], origin: tuple[str, int, int]) -> str:
+    """Name of an event: hash of (exchange, symbol, data type), kind, range and (topic, partition, offset) of its row."""
+    return hashlib.blake2b(msgpack.packb((*stream, str(kind), *sequences, *origin)), digest_size=16).hexdigest()
+
+
+def severity_of(missing: int, small_rows: int) -> str:
+    """How bad it is that so many numbers are still missing."""
+    return "small" if missing <= small_rows else "large"
