@@ -116,6 +116,12 @@ class EmbeddedLog:
             begin, end = db.execute("SELECT begin_offset, end_offset FROM partitions WHERE id = ?", (self._id(db, tp),)).fetchone()
             return int(begin), int(end)
 
+    def all_bounds(self) -> dict[TopicPartition, tuple[int, int]]:
+        """As `bounds`, for every partition of every topic."""
+        with self._read() as db:
+            rows = db.execute("SELECT t.name, p.partition, p.begin_offset, p.end_offset FROM partitions p JOIN topics t ON t.id = p.topic_id").fetchall()
+            return {TopicPartition(topic, partition): (begin, end) for topic, partition, begin, end in rows}
+
     # writing
 
     def append(self, topic: str, partition: int, raw: bytes) -> int:
