@@ -2,12 +2,16 @@
 
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from k2stream.errors import SettingsError
+
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+"""Addresses that only this machine reaches."""
 
 
 class Settings(BaseSettings):
@@ -55,6 +59,12 @@ class Settings(BaseSettings):
     log_format: Literal["console", "json"] = Field("console", description="How it is logged")
     crash_at: str = Field("", description="For tests: `STEP` or `STEP:N`; the process kills itself there")
 
+    @model_validator(mode="after")
+    def _guarded(self) -> Self:
+        if self.web_host not in LOOPBACK and not self.web_key:
+            raise ValueError("K2_WEB_HOST: any address but 127.0.0.1 needs a K2_WEB_KEY, or everybody who reaches it can look in")
+        return self
+
     def home_path(self, *parts: str) -> Path:
         """Absolute path under K2_HOME."""
         return self.home.absolute().joinpath(*parts)
@@ -69,10 +79,14 @@ def load_settings() -> Settings:
     try:
         return Settings()
     except ValidationError as exc:
-        wrong = "; ".join(
-            f"K2_{'_'.join(str(p) for p in e['loc']).upper()}={e['input']!r}: {e['msg']}" for e in exc.errors()
-        )
-        raise SettingsError(f"{wrong}. Mend or unset it; README.md lists every setting.") from exc
+        raise SettingsError(f"{'; '.join(_sentence(e) for e in exc.errors())}. Mend or unset it; README.md lists every setting.") from exc
+
+
+def _sentence(error: ErrorDetails) -> str:
+    """One wrong setting: its variable, what was found, what is expected; a rule between several says so itself."""
+    if not error["loc"]:
+        return error["msg"].removeprefix("Value error, ")
+    return f"K2_{'_'.join(str(part) for part in error['loc']).upper()}={error['input']!r}: {error['msg']}"
 
 
 def process_environment() -> dict[str, str]:

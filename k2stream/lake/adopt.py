@@ -1,6 +1,7 @@
 """`k2 adopt`: a vector for a table that lost its own, from the rows' own topic, partition and offset."""
 
 from collections.abc import Iterable
+from contextlib import closing
 from uuid import uuid4
 
 import pyarrow as pa
@@ -8,16 +9,26 @@ import pyarrow.parquet as pq
 
 from k2stream.clock import Deadline
 from k2stream.errors import LakeError
+from k2stream.lake.catalog import open_catalog
 from k2stream.lake.commit import Addition, Committer
 from k2stream.lake.files import FileLists
-from k2stream.lake.head import Head, name_of
+from k2stream.lake.head import Head, head_or_start, name_of
 from k2stream.lake.offsets import Entry, Vector
+from k2stream.lake.reader import TableReader
 from k2stream.lake.summary import KIND, Carried
 from k2stream.lake.trouble import translated
 from k2stream.records import TopicPartition
+from k2stream.settings import Settings
 from k2stream.table_file import TableFile
 
 ORIGIN = ["topic", "partition", "offset"]
+
+
+def adopt_table(settings: Settings, name: str, deadline: Deadline) -> Head:
+    """`adopt` for a table of the lake that the settings name, which no worker needs to have open."""
+    with closing(TableReader(open_catalog(settings), settings, name)) as reader:
+        committer = Committer(reader.catalog, reader.name, worker_id="adopt", on_step=lambda _: None, read_head=head_or_start)
+        return adopt(committer, FileLists(lambda _: committer.table or committer.load()), deadline)
 
 
 def adopt(committer: Committer, lists: FileLists, deadline: Deadline) -> Head:

@@ -59,7 +59,7 @@ def trades(
 
     None asks for any. `start` and `end` are aware; raises QueryError if a file cannot be read.
     """
-    worth = _files_for(files, symbol=symbol, exchange=exchange, start=start, end=end)
+    worth = files_for(files, symbol=symbol, exchange=exchange, start=start, end=end)
     if not worth:
         return TRADES.empty_table()
     values = {"symbol": symbol, "exchange": exchange, "start": start, "stop": end, "limit": limit}
@@ -76,7 +76,10 @@ def busiest_seconds(engine: Engine, files: Sequence[TableFile], *, limit: int = 
     return engine.ask(BUSIEST_SECONDS, files=files, values={"limit": limit})
 
 
-def _files_for(files: Sequence[TableFile], *, symbol: str | None, exchange: str | None, start: datetime | None, end: datetime | None) -> Sequence[TableFile]:
+def files_for(
+    files: Sequence[TableFile], *, symbol: str | None = None, exchange: str | None = None, start: datetime | None = None, end: datetime | None = None
+) -> Sequence[TableFile]:
+    """Those of `files` whose bounds do not exclude that they hold an asked-for row."""
     if symbol is not None:
         files = overlapping(files, "symbol", first=symbol, last=symbol)
     if exchange is not None:

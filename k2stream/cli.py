@@ -1,0 +1,192 @@
+"""The command line `k2`: thin commands; what they do is in the modules that they import when they run."""
+
+import os
+import sys
+from datetime import UTC, datetime
+from typing import Annotated, Literal
+
+import typer
+
+from k2stream.errors import K2Error, QueryError
+
+EXIT_WRONG = 1
+
+
+app = typer.Typer(
+    name="k2",
+    help="Market data, captured exactly once: from the exchange to Apache Iceberg.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+feed_app = typer.Typer(help="Publish market data to the log.", no_args_is_help=True)
+query_app = typer.Typer(help="Ask the tables.", no_args_is_help=True)
+app.add_typer(feed_app, name="feed")
+app.add_typer(query_app, name="query")
+
+
+@app.command()
+def demo(
+    faults: Annotated[bool, typer.Option("--faults", help="Inject a known mix of faults and set found beside injected.")] = False,
+    seed: Annotated[int, typer.Option(help="Chooses the faults.")] = 1,
+    headless: Annotated[bool, typer.Option("--headless", help="No live progress; for logs and CI.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Remove what k2 made under K2_HOME first.")] = False,
+    rows: Annotated[int | None, typer.Option(min=1, help="Play so many ticks only.")] = None,
+) -> None:
+    """Play real ticks through the whole path and show what came of them."""
+    from k2stream import demo as main_job
+    from k2stream.settings import load_settings
+
+    raise typer.Exit(main_job.run(load_settings(), faults=faults, seed=seed, headless=headless, fresh=fresh, rows=rows))
+
+
+@app.command()
+def worker() -> None:
+    """Run the agents until stopped: `faust -A agents worker -l info` in the checkout."""
+    from k2stream.checkout import find_root
+    from k2stream.home import Home
+    from k2stream.settings import load_settings, process_environment
+    from k2stream.web.port import require_free
+
+    settings, root = load_settings(), find_root()
+    home = Home.open(settings.home)
+    home.hold().close()  # says so now if a reset runs; the agents' process holds it from its own start
+    require_free(settings.web_host, settings.web_port)
+    environment = process_environment() | {"K2_HOME": str(home.path)}
+    sys.stdout.flush()
+    os.chdir(root)
+    os.execve(sys.executable, [sys.executable, "-m", "faust", "-A", "agents", "worker", "-l", settings.log_level], environment)  # noqa: S606 # our own interpreter, constant arguments
+
+
+@feed_app.command("recorded")
+def feed_recorded(rows: Annotated[int | None, typer.Option(min=1, help="Publish so many ticks only.")] = None) -> None:
+    """Publish the recorded ticks that come with k2stream."""
+    from k2stream.feed import recorded
+    from k2stream.home import Home
+    from k2stream.settings import load_settings
+
+    settings = load_settings()
+    Home.open(settings.home)
+    raise typer.Exit(recorded.run(settings, rows=rows))
+
+
+@app.command()
+def audit(as_json: Annotated[bool, typer.Option("--json", help="As JSON, for programs.")] = False) -> None:
+    """Prove the ledger from the table's own rows and the letters; exit code 1 if it does not add up."""
+    import json
+
+    from k2stream.audit import audit_lake
+    from k2stream.deadletter.kept import letters_dropped, origins_of_letters
+    from k2stream.settings import load_settings
+
+    settings = load_settings()
+    _require_tables(settings.catalog_uri, str(settings.home_path("catalog.db")))
+    report = audit_lake(settings, letters=lambda: origins_of_letters(settings), letters_dropped=letters_dropped(settings))
+    typer.echo(json.dumps(report.as_json(), indent=2) if as_json else "\n".join(report.lines()))
+    raise typer.Exit(0 if report.balanced else EXIT_WRONG)
+
+
+@app.command()
+def doctor() -> None:
+    """Say what is configured, what answers, what is wrong and how to mend it; changes nothing."""
+    from k2stream.doctor import examine, is_well
+
+    findings = examine()
+    width = max(len(finding.what) for finding in findings)
+    for finding in findings:
+        typer.echo(f"{finding.verdict:5}  {finding.what:{width}}  {finding.says}")
+    raise typer.Exit(0 if is_well(findings) else EXIT_WRONG)
+
+
+@app.command()
+def reset(yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False) -> None:
+    """Remove what k2 made under K2_HOME, and nothing else; refused while a worker runs there."""
+    from k2stream.home import Home
+    from k2stream.settings import load_settings
+
+    home = Home.find(load_settings().home)
+    if home is None or not home.made():
+        typer.echo("Nothing to remove.")
+        return
+    if not yes:
+        typer.confirm(f"Remove {', '.join(home.made())} from {home.path}?", abort=True)
+    typer.echo(f"Removed from {home.path}: {', '.join(home.reset())}.")
+
+
+@app.command()
+def adopt(table: Annotated[str, typer.Option(help="Table without a reachable offset vector.")] = "trades") -> None:
+    """Give a table that lost its offset vector a new one, taken from its rows; begins a new count."""
+    from k2stream.clock import Deadline
+    from k2stream.lake.adopt import adopt_table
+    from k2stream.settings import load_settings
+
+    settings = load_settings()
+    _require_tables(settings.catalog_uri, str(settings.home_path("catalog.db")))
+    head = adopt_table(settings, table, Deadline.after(settings.commit_timeout_ms / 1000))
+    typer.echo(f"{settings.namespace}.{table} has a vector again, in snapshot {head.snapshot_id}; its ledger counts from there:")
+    for tp, entry in sorted(head.vector.items()):
+        typer.echo(f"  {tp.topic}/{tp.partition} is read on from offset {entry.next:,}")
+
+
+@query_app.command("trades")
+def query_trades(
+    symbol: Annotated[str | None, typer.Option(help="Only this symbol, as in BHP.")] = None,
+    exchange: Annotated[str | None, typer.Option(help="Only this exchange, as in ASX.")] = None,
+    first: Annotated[str | None, typer.Option("--from", help="From this time on, ISO 8601; UTC unless it says otherwise.")] = None,
+    last: Annotated[str | None, typer.Option("--to", help="Before this time.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="The newest so many.")] = 20,
+    form: Annotated[Literal["table", "csv", "json"], typer.Option("--format", help="Decimals and times are whole in csv and json.")] = "table",
+) -> None:
+    """The newest trades; what the answer rests on goes to stderr."""
+    from contextlib import closing
+
+    from k2stream.lake.reader import TableReader
+    from k2stream.query.engine import Engine
+    from k2stream.query.format import as_text
+    from k2stream.query.questions import files_for, trades
+    from k2stream.query.receipt import Receipt
+    from k2stream.settings import load_settings
+
+    start, end = moment_of("--from", first), moment_of("--to", last)
+    settings = load_settings()
+    _require_tables(settings.catalog_uri, str(settings.home_path("catalog.db")))
+    with closing(TableReader.open_reader(settings, "trades")) as reader, Engine() as engine:
+        head = reader.head()
+        files = [] if head.snapshot_id is None else files_for(reader.files(head.snapshot_id), symbol=symbol, exchange=exchange, start=start, end=end)
+        answer = trades(engine, files, symbol=symbol, exchange=exchange, start=start, end=end, limit=limit)
+    receipt = Receipt.of(f"{settings.namespace}.trades", snapshot_id=head.snapshot_id, vector=head.vector, watermark_us=head.watermark_us, files=len(files))
+    typer.echo(as_text(answer, form), nl=False)
+    typer.echo(receipt.line(), err=True)
+
+
+def moment_of(option: str, text: str | None) -> datetime | None:
+    """An ISO 8601 time as an aware one; raises QueryError if it is none."""
+    if text is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise QueryError(f"{option} {text}: expected an ISO 8601 time, as in 2014-03-03T10:00 or 2014-03-03T10:00+11:00.") from None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _require_tables(catalog_uri: str, path: str) -> None:
+    """Asking makes nothing: a home that nobody worked in has no catalog."""
+    if not catalog_uri and not os.path.exists(path):
+        raise QueryError(f"There are no tables yet: {path} does not exist. Run `k2 demo` or `k2 worker` first, or set K2_HOME.")
+
+
+def main() -> None:
+    """What `k2` calls: our own errors end it with one sentence on stderr and exit code 1, never with a traceback."""
+    try:
+        app()
+    except K2Error as exc:
+        typer.echo(f"k2: {exc}", err=True)
+        sys.exit(EXIT_WRONG)
+    except BrokenPipeError:  # `k2 query trades | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(EXIT_WRONG)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,209 @@
+"""`k2 doctor`: what is configured, what answers, what is wrong and how to mend it; changes nothing."""
+
+import asyncio
+import os
+import socket
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Literal
+from urllib.parse import urlsplit
+
+from k2stream.checkout import find_root
+from k2stream.errors import HomeError, K2Error, VectorMissing
+from k2stream.home import Home
+from k2stream.settings import Settings, load_settings, process_environment
+
+Verdict = Literal["ok", "note", "wrong"]
+
+ANSWER_SECONDS = 3.0
+"""A service that takes longer to say hello is as good as away."""
+
+ROOM_BYTES = 1 << 30
+"""Less room than this is worth a note: a day of one busy exchange is about so much."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of the doctor's list."""
+
+    what: str
+    verdict: Verdict
+    says: str
+    """What is configured and what it answered; for `wrong` also how to mend it."""
+
+
+def examine() -> list[Finding]:
+    """Look at everything that a worker needs, in the order in which it needs it."""
+    try:
+        settings = load_settings()
+    except K2Error as exc:
+        return [Finding("settings", "wrong", str(exc))]
+    return [*_settings(settings), *(_told(what, check, settings) for what, check in CHECKS.items())]
+
+
+def is_well(findings: list[Finding]) -> bool:
+    """True if nothing is wrong; notes are not."""
+    return all(finding.verdict != "wrong" for finding in findings)
+
+
+def _told(what: str, check: Callable[[Settings], Finding], settings: Settings) -> Finding:
+    try:
+        return check(settings)
+    except K2Error as exc:
+        return Finding(what, "wrong", str(exc))
+
+
+def _settings(settings: Settings) -> Iterator[Finding]:
+    known = {f"K2_{name.upper()}" for name in Settings.model_fields}
+    given = sorted(name for name in process_environment() if name.startswith("K2_") and name.upper() in known)
+    yield Finding("settings", "ok", f"{len(given)} of {len(known)} set" + (f": {', '.join(given)}" if given else ", the rest as by default"))
+    strange = sorted(name for name in process_environment() if name.startswith("K2_") and name.upper() not in known and not name.startswith("K2_TEST_"))
+    if strange:
+        yield Finding("settings", "note", f"{', '.join(strange)}: no such setting, so without effect; README.md lists them all")
+
+
+def _application(settings: Settings) -> Finding:
+    return Finding("agents", "ok", f"in {find_root()}")
+
+
+def _home(settings: Settings) -> Finding:
+    path = settings.home_path()
+    home = Home.find(path)
+    if home is None:
+        if path.is_dir() and any(path.iterdir()):
+            raise HomeError(f"{path} is no home of k2 and not empty. Set K2_HOME to a new or empty folder.")
+        return Finding("home", "note", f"{path}: not there yet; the first worker or demo makes it")
+    if not os.access(home.path, os.W_OK | os.X_OK):
+        raise HomeError(f"K2_HOME ({path}) cannot be written. Give yourself the right to, or set K2_HOME to another folder.")
+    free = home.free_bytes()
+    says = f"{path}: {', '.join(home.made()) or 'empty'}; {free / (1 << 30):,.1f} GB free"
+    return Finding("home", "ok" if free > ROOM_BYTES else "note", says if free > ROOM_BYTES else f"{says}, which is little")
+
+
+def _log(settings: Settings) -> Finding:
+    if not settings.broker and not settings.home_path("log").is_dir():
+        return Finding("log", "note", f"embedded, {settings.home_path('log')}: not there yet; the first worker, feed or demo makes it")
+    topics = asyncio.run(_topics(settings))
+    partitions = sum(topics.values())
+    return Finding("log", "ok", f"{settings.broker_url()}: {len(topics)} topics, {partitions} partitions")
+
+
+async def _topics(settings: Settings) -> dict[str, int]:
+    from k2stream.transport.open import open_sink
+
+    sink = open_sink(settings)
+    try:
+        return dict(await asyncio.wait_for(sink.topics(), ANSWER_SECONDS))
+    except TimeoutError:
+        raise K2Error(f"K2_BROKER={settings.broker} did not answer within {ANSWER_SECONDS:.0f} s. Start it, or correct the address.") from None
+    finally:
+        await sink.close()
+
+
+def _catalog(settings: Settings) -> Finding:
+    from k2stream.lake.catalog import open_catalog
+    from k2stream.lake.reader import TableReader
+
+    if not settings.catalog_uri and not settings.home_path("catalog.db").exists():
+        return Finding("catalog", "note", f"SQLite, {settings.home_path('catalog.db')}: not there yet; the first worker makes it")
+    name = f"{settings.namespace}.trades"
+    with closing(TableReader(open_catalog(settings), settings, "trades")) as reader:
+        if not reader.catalog.table_exists(reader.name):
+            return Finding("catalog", "note", f"{name}: not there yet; the first worker makes it")
+        try:
+            head = reader.head()
+        except VectorMissing as exc:
+            return Finding("catalog", "wrong", str(exc))
+    rows = sum(entry.counts.rows - entry.counts.retired for entry in head.vector.values())
+    return Finding("catalog", "ok", f"{name}: {rows:,} rows, {len(head.vector)} partitions, snapshot {head.snapshot_id}")
+
+
+def _state(settings: Settings) -> Finding:
+    if settings.state == "memory":
+        return Finding("state", "ok", "in memory, by K2_STATE; a restart reads it back from the tables")
+    if not settings.redis_url:
+        return _redis_server(settings)
+    where, shown = urlsplit(settings.redis_url), _without_password(settings.redis_url)
+    if where.scheme not in ("redis", "rediss", "unix"):
+        raise K2Error(f"K2_REDIS_URL={shown}: expected redis://, rediss:// or unix://.")
+    try:
+        _reach(where.hostname, where.port or 6379, where.path if where.scheme == "unix" else "")
+    except OSError as exc:
+        # Redis is expendable: a worker without it goes on, a little slower.
+        return Finding("state", "note", f"{shown} does not answer ({exc}); workers keep their state in memory and in the tables")
+    return Finding("state", "ok", f"{shown} answers")
+
+
+def _redis_server(settings: Settings) -> Finding:
+    from k2stream.state.server import find_server
+
+    binary = find_server(settings)
+    if binary is None:
+        return Finding("state", "note", "no Redis or Valkey binary found; workers keep their state in memory and in the tables")
+    return Finding("state", "ok", f"workers start {binary}")
+
+
+def _reach(host: str | None, port: int, path: str) -> None:
+    if path:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as link:
+            link.settimeout(ANSWER_SECONDS)
+            link.connect(path)
+    else:
+        socket.create_connection((host or "127.0.0.1", port), timeout=ANSWER_SECONDS).close()
+
+
+def _without_password(url: str) -> str:
+    where = urlsplit(url)
+    return where._replace(netloc=where.netloc.rpartition("@")[2]).geturl()
+
+
+def _registry(settings: Settings) -> Finding:
+    if not settings.registry_url:
+        return Finding("registry", "ok", "local, under K2_HOME")
+    shown = _without_password(settings.registry_url)
+    if not settings.registry_url.startswith(("http://", "https://")):
+        raise K2Error(f"K2_REGISTRY_URL={shown}: expected http:// or https://.")
+    try:
+        with urllib.request.urlopen(f"{settings.registry_url.rstrip('/')}/subjects", timeout=ANSWER_SECONDS):  # noqa: S310 # http or https, see above
+            return Finding("registry", "ok", f"{shown} answers")
+    except urllib.error.HTTPError as exc:
+        raise K2Error(f"K2_REGISTRY_URL={shown} answers {exc.code} to /subjects. Is it a schema registry, and does it want a password?") from exc
+    except (OSError, ValueError) as exc:
+        raise K2Error(f"K2_REGISTRY_URL={shown} does not answer ({exc}). Start it, or correct the address.") from exc
+
+
+def _web(settings: Settings) -> Finding:
+    from k2stream.web.port import require_free
+
+    address = f"http://{settings.web_host}:{settings.web_port}"
+    try:
+        require_free(settings.web_host, settings.web_port)
+    except K2Error:
+        if _is_worker(address):
+            return Finding("web", "ok", f"{address}: a worker answers there; a second one needs another K2_WEB_PORT")
+        raise
+    return Finding("web", "ok", f"{address} is free" + (", pages ask for K2_WEB_KEY" if settings.web_key else ""))
+
+
+def _is_worker(address: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{address}/healthz", timeout=ANSWER_SECONDS) as answer:  # noqa: S310 # our own pages
+            return b'"ok"' in answer.read(4096)
+    except urllib.error.HTTPError as exc:
+        return exc.code == 503  # a worker that is not well is still a worker
+    except (OSError, ValueError):
+        return False
+
+
+CHECKS: dict[str, Callable[[Settings], Finding]] = {
+    "agents": _application,
+    "home": _home,
+    "log": _log,
+    "catalog": _catalog,
+    "state": _state,
+    "registry": _registry,
+    "web": _web,
+}
