@@ -27,7 +27,7 @@ Pending = tuple[TP, Outgoing, "asyncio.Future[RecordMetadata]"]
 class Producer(base.Producer):
     """Whatever is sent while a transaction is written goes into the next one, one log batch a partition, in order."""
 
-    _log: EmbeddedLog
+    _log: EmbeddedLog | None = None
     _writer: "asyncio.Task[None] | None" = None
 
     def __post_init__(self) -> None:
@@ -38,6 +38,11 @@ class Producer(base.Producer):
     def folder(self) -> Path:
         return folder_of(self.transport.url)
 
+    def _opened(self) -> EmbeddedLog:
+        if self._log is None:
+            raise ProducerSendError("The producer was not started, or is stopped by now.")
+        return self._log
+
     async def on_start(self) -> None:
         await super().on_start()
         self._log = await or_exit(self, asyncio.to_thread(lambda: EmbeddedLog(self.folder)))
@@ -45,7 +50,9 @@ class Producer(base.Producer):
     async def on_stop(self) -> None:
         await super().on_stop()
         await self._written()
-        await asyncio.to_thread(self._log.close)
+        log, self._log = self._log, None
+        if log is not None:  # Faust stops what never started, too
+            await asyncio.to_thread(log.close)
 
     async def send(
         self,
@@ -106,16 +113,16 @@ class Producer(base.Producer):
 
     def _append(self, by_partition: Mapping[TP, list[Pending]]) -> list[int]:
         batches = [(tp.topic, tp.partition, build_log_batch([record for _, record, _ in pending])) for tp, pending in by_partition.items()]
-        return self._log.append_many(batches)
+        return self._opened().append_many(batches)
 
     async def create_topic(self, topic: str, partitions: int, replication: int, **kwargs: Any) -> None:  # Faust's keywords
         """Create it unless it exists."""
-        await asyncio.to_thread(declare, self._log, topic, partitions, **kwargs)
+        await asyncio.to_thread(declare, self._opened(), topic, partitions, **kwargs)
 
     def key_partition(self, topic: str, key: bytes | None) -> TP:
         """Where a key belongs, by Kafka's own hash."""
         try:
-            partitions = list(range(self._log.topic(topic).partitions))
+            partitions = list(range(self._opened().topic(topic).partitions))
         except TransportError as exc:
             raise ProducerSendError(str(exc)) from exc
         return TP(topic, self._partitioner(key, partitions, partitions))

@@ -21,7 +21,7 @@ from k2stream.records import LogBatch, Record, TopicPartition
 from k2stream.transport.budget import BATCH_FLOOR_BYTES
 from k2stream.transport.embedded_log import EmbeddedLog, TopicInfo
 
-POLL_SECONDS = 0.015
+POLL_SECONDS = 0.02
 """How often a fetch that found nothing asks SQLite for a change: 5 us a time, and the longest a new row waits."""
 TOPICS_SECONDS = 0.5
 """A subscribed topic that somebody creates is assigned after so long."""
