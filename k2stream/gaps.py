@@ -81,8 +81,8 @@ class Tracker:
         self.settle(rows, Notes())
 
     def snapshot(self, tp: TopicPartition) -> bytes:
-        """State of the streams at home in `tp` and the notes of `tp`; about 80 bytes a stream."""
-        streams = [stream.pack() for stream in self._homes.get(tp, {}).values()]
+        """State of the streams at home in `tp` and the notes of `tp`; about 80 bytes a stream. Equal states are equal bytes."""
+        streams = [stream.pack() for _, stream in sorted(self._homes.get(tp, {}).items())]
         notes = self._notes.get(tp, PartitionNotes()).pack()
         packed: bytes = msgpack.packb((VERSION, self._data_type, self._untracked.get(tp, 0), streams, notes))
         return packed

@@ -147,7 +147,7 @@ class PartitionNotes:
 
     def pack(self) -> list[Any]:
         """As plain values for msgpack."""
-        lanes = [(symbol, lane.rejects, lane.reconnects, lane.sessions) for symbol, lane in self.lanes.items()]
+        lanes = [(symbol, lane.rejects, lane.reconnects, lane.sessions) for symbol, lane in sorted(self.lanes.items(), key=lambda item: item[0])]
         return [self.losses, lanes]
 
     @classmethod

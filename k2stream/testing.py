@@ -14,6 +14,7 @@ from pyiceberg.exceptions import CommitFailedException, CommitStateUnknownExcept
 from k2stream.lake.offsets import Vector
 from k2stream.rows import TRADES
 from k2stream.table_file import TableFile
+from k2stream.verdict import Reason, Reject
 
 A_TRADE: Mapping[str, object] = {
     "message_id": "m",
@@ -169,3 +170,8 @@ class CatalogThatGoesAway(CatalogWithFault):
     def revive(self) -> None:
         """Answer again."""
         self._is_away = False
+
+
+def a_reject(topic: str, partition: int, offset: int, key: bytes | None = None) -> Reject:
+    """A record that could not be read, of any cause."""
+    return Reject(topic, partition, offset, 1_394_400_000_000, key, b"\x01", (), Reason.BAD_MAGIC, "expected byte 0, found 1", None)
