@@ -7,8 +7,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from k2stream.gaps import Notes, event_id
+from k2stream.gaps import Loss, Notes, event_id
 from k2stream.sequence_state import OPEN_GAPS, PAST_SESSIONS
+from k2stream.verdict import Marker, Reject
 
 Event = dict[str, Any]
 """Columns of k2stream.gaps.EVENTS; times in microseconds."""
@@ -182,17 +183,36 @@ class GapOracle:
         }
 
     def feed(self, rows: Iterable[Mapping[str, Any]], notes: Notes) -> list[Event]:
-        """Rows and notes together, put in the order (topic, partition, offset); the events of the rows."""
-        steps: list[tuple[tuple[str, int, int], Any]] = []
-        steps += [((r["topic"], r["partition"], r["offset"]), lambda r=r: self.row(r)) for r in rows]
-        for m in notes.markers:
-            steps.append(((m.topic, m.partition, m.offset), lambda m=m: self.marker(m.topic, m.partition, m.offset, m.symbol, m.kind, m.session, m.time_us)))
-        steps += [((r.topic, r.partition, r.offset), lambda r=r: self.reject(r.topic, r.partition, r.offset, r.key)) for r in notes.rejects]
-        steps += [((n.topic, n.partition, n.last), lambda n=n: self.loss(n.topic, n.partition, n.last)) for n in notes.losses]
-        answers = [step() for _, step in sorted(steps, key=lambda s: s[0])]
-        return [event for event in answers if event is not None]
+        """Rows in the order (topic, partition, offset), each after the notes that stand before it; the events of the rows."""
+        waiting = sorted(_placed(notes), key=lambda n: n[0], reverse=True)
+        events = []
+        for row in rows:
+            while waiting and waiting[-1][0] < (row["topic"], row["partition"], row["offset"]):
+                self._note(waiting.pop()[1])
+            if (event := self.row(row)) is not None:
+                events.append(event)
+        while waiting:
+            self._note(waiting.pop()[1])
+        return events
+
+    def _note(self, note: Marker | Reject | Loss) -> None:
+        match note:
+            case Marker():
+                self.marker(note.topic, note.partition, note.offset, note.symbol, note.kind, note.session, note.time_us)
+            case Reject():
+                self.reject(note.topic, note.partition, note.offset, note.key)
+            case Loss():
+                self.loss(note.topic, note.partition, note.last)
+
+
+def _placed(notes: Notes) -> list[tuple[tuple[str, int, int], Marker | Reject | Loss]]:
+    return [
+        *(((m.topic, m.partition, m.offset), m) for m in notes.markers),
+        *(((r.topic, r.partition, r.offset), r) for r in notes.rejects),
+        *(((n.topic, n.partition, n.last), n) for n in notes.losses),
+    ]
 
 
 def oracle_events(rows: Iterable[Mapping[str, Any]], notes: Notes, *, data_type: str, small_rows: int) -> list[Event]:
-    """Events of a whole log: all its new rows and all its notes."""
+    """Events of a whole log: all its new rows, in the order (topic, partition, offset), and all its notes."""
     return GapOracle(data_type, small_rows).feed(rows, notes)

@@ -229,14 +229,15 @@ def test_a_damaged_snapshot_is_refused_or_read_but_never_raises(log: Log, at: in
         other.restore(tp, bytes(blob))
 
 
-def a_million_trades() -> tuple[list[Row], Notes]:
+def a_million_trades() -> tuple[list[tuple[Any, ...]], Notes]:
     """50 symbols over 8 partitions, in the order of their offsets.
 
     Numbers are lost, rejected, missing, and come back late; sessions begin with and without a word.
     """
     random = np.random.default_rng(20140310)
     symbols, dice = random.integers(0, 50, 1_000_000).tolist(), (random.random(1_000_000) * 100_000).tolist()
-    records: list[Any] = []
+    rows: list[tuple[Any, ...]] = []
+    notes: list[Any] = []
     numbers, offsets = [0] * 50, [0] * 8
     for i, (symbol, die) in enumerate(zip(symbols, dice, strict=True)):
         numbers[symbol] += 1
@@ -248,29 +249,28 @@ def a_million_trades() -> tuple[list[Row], Notes]:
         elif die < 150:
             numbers[symbol] += int(die) % 30
         elif die < 200:
-            records.append(a_reject(*place, name.encode()))
+            notes.append(a_reject(*place, name.encode()))
             continue
         elif die < 205:
             is_start = die < 203
-            records.append(Marker(*place, name, "session_start" if is_start else "reconnect", f"{i:08}" if die < 202 else "0", time_us))
+            notes.append(Marker(*place, name, "session_start" if is_start else "reconnect", f"{i:08}" if die < 202 else "0", time_us))
             numbers[symbol] = 0 if is_start else number + 5
             continue
         elif die < 206:
             numbers[symbol] = number = 1
-        row = dict(zip(COLUMNS.names, ("ASX", name, None if 206 < die < 230 else number, time_us, *place), strict=True))
-        records.append(row)
-    records.sort(key=place_of)
-    return [r for r in records if isinstance(r, dict)], notes_of([r for r in records if not isinstance(r, dict)])
+        rows.append(("ASX", name, None if 206 < die < 230 else number, time_us, *place))
+    rows.sort(key=lambda row: row[4:])
+    return rows, notes_of(notes)
 
 
 def test_a_million_trades_of_fifty_symbols() -> None:
     """At the size of real windows, with a worker starting anew after each."""
     rows, notes = a_million_trades()
-    columns = zip(*(row.values() for row in rows), strict=True)
+    columns = zip(*rows, strict=True)
     table = pa.table([pa.array(c, f.type) for c, f in zip(columns, COLUMNS, strict=True)], schema=COLUMNS)
     tracker, found, spent = Tracker("trades", SMALL_ROWS), [], 0.0
     firsts = range(0, len(rows), 250_000)
-    edges = [("", 0, 0), *(place_of(rows[first]) for first in firsts[1:]), ("z", 0, 0)]
+    edges = [("", 0, 0), *(rows[first][4:] for first in firsts[1:]), ("z", 0, 0)]
     for first, begin, end in zip(firsts, edges, edges[1:], strict=False):
         own = notes_of([n for n in (*notes.markers, *notes.rejects) if begin <= place_of(n) < end])
         started = time.perf_counter()
@@ -280,7 +280,7 @@ def test_a_million_trades_of_fifty_symbols() -> None:
         tracker = reborn(tracker, {TopicPartition("t.primary", p) for p in range(8)})
     oracle = GapOracle("trades", SMALL_ROWS)
 
-    assert found == oracle.feed(rows, notes)
+    assert found == oracle.feed((dict(zip(COLUMNS.names, row, strict=True)) for row in rows), notes)
     assert {e["kind"] for e in found} == {"opened", "shrunk", "filled", "reset"}
     assert {e["cause"] for e in found} == {"upstream", "dead_letter", "feed_reconnect"}
     assert tracker.summary()["missing"] == oracle.missing()
