@@ -3,11 +3,14 @@
 import os
 import sys
 from datetime import UTC, datetime
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from k2stream.errors import K2Error, QueryError
+
+if TYPE_CHECKING:
+    from k2stream.settings import Settings
 
 EXIT_WRONG = 1
 
@@ -75,12 +78,10 @@ def audit(as_json: Annotated[bool, typer.Option("--json", help="As JSON, for pro
     """Prove the ledger from the table's own rows and the letters; exit code 1 if it does not add up."""
     import json
 
+    settings = _settings_of_tables()
     from k2stream.audit import audit_lake
     from k2stream.deadletter.kept import letters_dropped, origins_of_letters
-    from k2stream.settings import load_settings
 
-    settings = load_settings()
-    _require_tables(settings.catalog_uri, str(settings.home_path("catalog.db")))
     report = audit_lake(settings, letters=lambda: origins_of_letters(settings), letters_dropped=letters_dropped(settings))
     typer.echo(json.dumps(report.as_json(), indent=2) if as_json else "\n".join(report.lines()))
     raise typer.Exit(0 if report.balanced else EXIT_WRONG)
@@ -116,12 +117,10 @@ def reset(yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = Fals
 @app.command()
 def adopt(table: Annotated[str, typer.Option(help="Table without a reachable offset vector.")] = "trades") -> None:
     """Give a table that lost its offset vector a new one, taken from its rows; begins a new count."""
+    settings = _settings_of_tables()
     from k2stream.clock import Deadline
     from k2stream.lake.adopt import adopt_table
-    from k2stream.settings import load_settings
 
-    settings = load_settings()
-    _require_tables(settings.catalog_uri, str(settings.home_path("catalog.db")))
     head = adopt_table(settings, table, Deadline.after(settings.commit_timeout_ms / 1000))
     typer.echo(f"{settings.namespace}.{table} has a vector again, in snapshot {head.snapshot_id}; its ledger counts from there:")
     for tp, entry in sorted(head.vector.items()):
@@ -138,6 +137,8 @@ def query_trades(
     form: Annotated[Literal["table", "csv", "json"], typer.Option("--format", help="Decimals and times are whole in csv and json.")] = "table",
 ) -> None:
     """The newest trades; what the answer rests on goes to stderr."""
+    start, end = moment_of("--from", first), moment_of("--to", last)
+    settings = _settings_of_tables()
     from contextlib import closing
 
     from k2stream.lake.reader import TableReader
@@ -145,11 +146,7 @@ def query_trades(
     from k2stream.query.format import as_text
     from k2stream.query.questions import files_for, trades
     from k2stream.query.receipt import Receipt
-    from k2stream.settings import load_settings
 
-    start, end = moment_of("--from", first), moment_of("--to", last)
-    settings = load_settings()
-    _require_tables(settings.catalog_uri, str(settings.home_path("catalog.db")))
     with closing(TableReader.open_reader(settings, "trades")) as reader, Engine() as engine:
         head = reader.head()
         files = [] if head.snapshot_id is None else files_for(reader.files(head.snapshot_id), symbol=symbol, exchange=exchange, start=start, end=end)
@@ -170,10 +167,15 @@ def moment_of(option: str, text: str | None) -> datetime | None:
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
-def _require_tables(catalog_uri: str, path: str) -> None:
-    """Asking makes nothing: a home that nobody worked in has no catalog."""
-    if not catalog_uri and not os.path.exists(path):
+def _settings_of_tables() -> "Settings":
+    """Settings whose catalog exists, for asking makes nothing: a home that nobody worked in has none. Raises QueryError."""
+    from k2stream.settings import load_settings
+
+    settings = load_settings()
+    path = settings.home_path("catalog.db")
+    if not settings.catalog_uri and not path.exists():
         raise QueryError(f"There are no tables yet: {path} does not exist. Run `k2 demo` or `k2 worker` first, or set K2_HOME.")
+    return settings
 
 
 def main() -> None:

@@ -54,6 +54,8 @@ def _told(what: str, check: Callable[[Settings], Finding], settings: Settings) -
         return check(settings)
     except K2Error as exc:
         return Finding(what, "wrong", str(exc))
+    except Exception as exc:  # a doctor that falls ill over what it finds helps nobody
+        return Finding(what, "wrong", f"unexpected {type(exc).__name__}: {exc}. Please report it.")
 
 
 def _settings(settings: Settings) -> Iterator[Finding]:
@@ -138,7 +140,7 @@ def _state(settings: Settings) -> Finding:
 
 
 def _redis_server(settings: Settings) -> Finding:
-    from k2stream.state.server import find_server
+    from k2stream.state.binary import find_server
 
     binary = find_server(settings)
     if binary is None:
