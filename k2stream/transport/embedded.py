@@ -7,6 +7,7 @@ do from Kafka: the same `BatchNativeConsumer`, over SQLite instead of a socket.
 import asyncio
 import threading
 from collections.abc import Mapping
+from contextlib import ExitStack
 from typing import Any
 
 from faust.transport.consumer import ensure_TP
@@ -47,15 +48,15 @@ class Consumer(BatchNativeConsumer):
         await super().on_first_start()
 
     def _open(self) -> None:
-        reader, writer = EmbeddedLog(self.folder), EmbeddedLog(self.folder)
-        try:
+        with ExitStack() as undo:
+            undo.callback(self._thread.thread_loop.close)  # Faust makes it early, and closes it only where the thread was started
+            reader = EmbeddedLog(self.folder)
+            undo.callback(reader.close)
             if not self.app.client_only:
                 self._group_lock.take()
-        except K2Error:
-            reader.close()
-            writer.close()
-            raise
-        self._thread.open(reader, writer)
+                undo.callback(self._group_lock.free)
+            self._thread.open(reader, EmbeddedLog(self.folder))
+            undo.pop_all()
 
     async def on_shutdown(self) -> None:
         await super().on_shutdown()
