@@ -71,10 +71,11 @@ def _encode(avro: Any, values: pa.Array, named: dict[str, Any]) -> pa.Array:
             named[avro["name"]] = named[f"{avro.get('namespace', '')}.{avro['name']}"] = avro
             return _enums(avro["symbols"], values)
         case _, "array":
-            return _blocks(values, _encode(avro["items"], values.values, named))
+            offsets, (items,) = _children(values, values.values)
+            return _blocks(values, offsets, _encode(avro["items"], items, named))
         case _, "map":
-            entries = pc.binary_join_element_wise(_strings(values.keys), _encode(avro["values"], values.items, named), NOTHING)
-            return _blocks(values, entries)
+            offsets, (keys, items) = _children(values, values.keys, values.items)
+            return _blocks(values, offsets, pc.binary_join_element_wise(_strings(keys), _encode(avro["values"], items, named), NOTHING))
     raise KeyError(avro["type"])
 
 
@@ -139,15 +140,16 @@ def _binary(digits: NDArray[np.uint8], mask: NDArray[np.bool_], lengths: NDArray
     return made if valid is None else pc.if_else(valid, made, pa.scalar(None, pa.binary()))
 
 
-def _blocks(values: pa.Array, entries: pa.Array) -> pa.Array:
-    """Arrays and maps: count, entries, and a count of 0; nothing but that 0 if empty.
+def _children(values: pa.Array, *children: pa.Array) -> tuple[NDArray[np.int32], list[pa.Array]]:
+    """Offsets from 0, and only the entries that these lists or maps hold: a slice carries its whole column's."""
+    offsets = values.offsets.to_numpy()
+    return offsets - offsets[0], [child.slice(offsets[0], offsets[-1] - offsets[0]) for child in children]
 
-    `entries` are those of the whole child, whatever slice of it `values` is.
-    """
-    lists = pa.ListArray.from_arrays(values.offsets, entries)
-    bodies = pc.binary_join(lists, NOTHING)
-    counts = np.diff(values.offsets.to_numpy()).astype(np.int64)
+
+def _blocks(values: pa.Array, offsets: NDArray[np.int32], entries: pa.Array) -> pa.Array:
+    """Arrays and maps: count, entries, and a count of 0; nothing but that 0 if empty."""
+    counts = np.diff(offsets).astype(np.int64)
     end = pa.scalar(b"\x00", pa.binary())
-    filled = pc.binary_join_element_wise(_longs(pa.array(counts)), bodies, end, NOTHING)
-    made = pc.if_else(pa.array(counts > 0), filled, end)
+    bodies = pc.binary_join(pa.ListArray.from_arrays(pa.array(offsets), entries), NOTHING)
+    made = pc.if_else(pa.array(counts > 0), pc.binary_join_element_wise(_longs(pa.array(counts)), bodies, end, NOTHING), end)
     return made if not values.null_count else pc.if_else(values.is_valid(), made, pa.scalar(None, pa.binary()))
