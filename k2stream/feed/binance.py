@@ -64,8 +64,8 @@ def _row(data: dict[str, Any], message_id: str, now_us: int) -> Row:
         "exchange": "BINANCE",
         "asset_class": "crypto",
         "timestamp": int(data["T"]) * 1000,
-        "price": Decimal(data["p"]),
-        "quantity": Decimal(data["q"]),
+        "price": _number(data["p"]),
+        "quantity": _number(data["q"]),
         "currency": quote,
         "side": "SELL" if data["m"] else "BUY",
         "trade_conditions": [],
@@ -88,6 +88,13 @@ def assets(symbol: str) -> tuple[str, str]:
     """Base and quote asset; of an unknown quote asset the last four characters are taken."""
     quote = next((q for q in QUOTES if symbol.endswith(q) and symbol != q), symbol[-4:])
     return symbol[: -len(quote)] if quote else symbol, quote
+
+
+def _number(text: str) -> Decimal:
+    number = Decimal(text)
+    if not number.is_finite():
+        raise ValueError(f"expected a number, found {text}")
+    return number
 
 
 def _word(value: object) -> str:
