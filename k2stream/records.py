@@ -1,7 +1,7 @@
 """Records as the log holds them: the record, Kafka's batch of records, and what one fetch brings."""
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
@@ -124,3 +124,13 @@ class Batch:
     @property
     def tp(self) -> TopicPartition:
         return TopicPartition(self.topic, self.partition)
+
+
+def records_at(batch: Batch, offsets: Collection[int]) -> dict[int, Record]:
+    """The records at these offsets, read one by one from the log batches that hold them and from no others."""
+    wanted = set(offsets)
+    found: dict[int, Record] = {}
+    for log_batch in batch.log_batches:
+        if any(log_batch.base_offset <= offset <= log_batch.last_offset for offset in wanted):
+            found.update((r.offset, r) for r in log_batch.records() if r.offset in wanted)
+    return found
