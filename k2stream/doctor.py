@@ -140,7 +140,7 @@ def _state(settings: Settings) -> Finding:
 
 
 def _redis_server(settings: Settings) -> Finding:
-    from k2stream.state.binary import find_server
+    from k2stream.state.server import find_server
 
     binary = find_server(settings)
     if binary is None:
