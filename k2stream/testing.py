@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from pyiceberg.catalog import Catalog
 from pyiceberg.exceptions import CommitFailedException, CommitStateUnknownException
 
+from k2stream.gaps import EVENTS
 from k2stream.lake.offsets import Vector
 from k2stream.rows import TRADES
 from k2stream.table_file import TableFile
@@ -37,6 +38,32 @@ A_TRADE: Mapping[str, object] = {
     "partition": 0,
     "offset": 0,
 }
+
+
+A_GAP_EVENT: Mapping[str, object] = {
+    "event_id": "e",
+    "exchange": "ASX",
+    "symbol": "BHP",
+    "data_type": "trades",
+    "kind": "opened",
+    "severity": "small",
+    "first_sequence": 2,
+    "last_sequence": 3,
+    "missing": 2,
+    "cause": "upstream",
+    "timestamp": 1_394_400_000_000_000,
+    "previous_timestamp": 1_394_400_000_000_000,
+    "topic": "market.equities.trades.asx",
+    "partition": 0,
+    "offset": 1,
+    "previous_offset": 0,
+}
+
+
+def gap_events(events: Iterable[Mapping[str, object]]) -> pa.Table:
+    """Rows of k2stream.gaps.EVENTS; what a mapping leaves out is as in A_GAP_EVENT."""
+    whole = [{**A_GAP_EVENT, **event} for event in events]
+    return pa.table([pa.array([event[field.name] for event in whole], field.type) for field in EVENTS], schema=EVENTS)
 
 
 def trade_rows(rows: Iterable[Mapping[str, object]]) -> pa.Table:

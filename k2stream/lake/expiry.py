@@ -2,9 +2,11 @@
 
 Live is what any manifest names and what any kept summary names. A snapshot goes only after its gap events were taken,
 and the head always keeps a vector: PyIceberg's expiry cuts the parent chain, so a foreign head is covered first by an
-empty snapshot that carries on what its ancestors said. Data files are never deleted here.
+empty snapshot that carries on what its ancestors said. Files of rows are never deleted here, and files of gap events only
+if the gaps table never took them (after a rollback the same events lie in a second file).
 """
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from uuid import uuid4
@@ -26,12 +28,18 @@ IsTaken = Callable[[Table, Snapshot], bool]
 """True if the outbox has what the snapshot's summary names."""
 
 
+Referenced = Callable[[set[str]], set[str]]
+"""Which of these events files the gaps table still needs."""
+
+MANIFEST_NUMBER = re.compile(r"-m(\d+)\.avro$")
+
+
 class Expiry:
     """Keeps one table at no more than so many snapshots; several workers may try at once, one wins."""
 
-    def __init__(self, committer: Committer, *, kept: int, is_taken: IsTaken) -> None:
+    def __init__(self, committer: Committer, *, kept: int, is_taken: IsTaken, referenced: Referenced = set) -> None:
         """Past `kept` snapshots a fifth of them go at once, so that few commits pay for it."""
-        self._committer, self._kept, self._is_taken = committer, kept, is_taken
+        self._committer, self._kept, self._is_taken, self._referenced = committer, kept, is_taken, referenced
         self._manifests: dict[str, frozenset[str]] = {}
 
     def is_due(self) -> bool:
@@ -64,23 +72,25 @@ class Expiry:
         return len(going)
 
     def _files_only_of(self, gone: Sequence[Snapshot], after: Table) -> list[str]:
-        """Manifest lists, manifests and tracker files that no kept snapshot names."""
+        """Manifest lists, manifests, tracker and events files that nothing names any more."""
         kept = self._named_by(after.metadata.snapshots, after)
         files = self._named_by(gone, after) - kept
+        files -= self._referenced(_events_files(gone) & files)
         lists = {s.manifest_list for s in (*gone, *after.metadata.snapshots)}
         self._manifests = {name: found for name, found in self._manifests.items() if name in lists - files}
         return sorted(files)
 
-    def _named_by(self, snapshots: Iterable[Snapshot], table: Table) -> set[str]:
+    def _named_by(self, snapshots: Sequence[Snapshot], table: Table) -> set[str]:
         names: set[str] = set()
         for snapshot in snapshots:
             names |= {snapshot.manifest_list, *self._manifests_of(snapshot, table), *_tracker_files(snapshot)}
-        return names
+        return names | _events_files(snapshots)
 
     def _manifests_of(self, snapshot: Snapshot, table: Table) -> frozenset[str]:
         if snapshot.manifest_list not in self._manifests:
-            found = frozenset(m.manifest_path for m in snapshot.manifests(table.io))
-            self._manifests[snapshot.manifest_list] = found
+            manifests = snapshot.manifests(table.io)
+            merged = (name for m in manifests if m.added_snapshot_id == snapshot.snapshot_id for name in _merged_into(m.manifest_path))
+            self._manifests[snapshot.manifest_list] = frozenset([*(m.manifest_path for m in manifests), *merged])
         return self._manifests[snapshot.manifest_list]
 
 
@@ -101,6 +111,18 @@ def expirable(table: Table, *, keep: int, is_taken: IsTaken) -> list[Snapshot]:
 def carry_on(head: Head) -> Addition | None:
     """An empty snapshot that carries on what a foreign head does not; None if the head carries it."""
     return None if head.has_own_vector else Addition(head.carried, says={KIND: "expiry"})
+
+
+def _merged_into(manifest: str) -> list[str]:
+    """Manifests that PyIceberg wrote, and left, on its way to one that it merged in the same commit."""
+    number = MANIFEST_NUMBER.search(manifest)
+    if number is None:
+        return []
+    return [f"{manifest[: number.start()]}-m{earlier}.avro" for earlier in range(int(number[1]))]
+
+
+def _events_files(snapshots: Iterable[Snapshot]) -> set[str]:
+    return {summary_of(s)[EVENTS_FILE] for s in snapshots if EVENTS_FILE in summary_of(s)}
 
 
 def _tracker_files(snapshot: Snapshot) -> set[str]:

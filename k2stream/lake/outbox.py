@@ -101,6 +101,16 @@ class Outbox:
         self.applied = applied_of(head, self._source)
         return taking.events
 
+    def referenced(self, locations: set[str]) -> set[str]:
+        """Which of these events files a kept snapshot of the gaps table holds; raises LakeError."""
+        held, gaps = set[str](), self._committer.load() if locations else None
+        newest_first = reversed(gaps.metadata.snapshots) if gaps else ()
+        for snapshot in newest_first:  # the newest holds them all, but for those of a rollback or a compaction
+            if held >= locations:
+                break
+            held |= locations & {file.path for file in self._lists.files(snapshot.snapshot_id)}
+        return held
+
     def _gaps_ids(self, wanted: pa.ChunkedArray) -> set[object]:
         """Which of `wanted` the gaps table holds."""
         snapshot, held = self._gaps.current_snapshot(), set[object]()

@@ -86,7 +86,12 @@ class TradesLake(TableReader):
         self._windows = WindowCommit(self._rows, clock=clock, stale_after_us=stale_after_us, on_step=on_step)
         self._outbox = Outbox(self._gaps, ParquetFormat(*events), rows[1].name)
         self._expiries = (
-            Expiry(self._rows, kept=settings.snapshots_kept, is_taken=lambda t, s: self._outbox.applied.has_taken(t, s)),
+            Expiry(
+                self._rows,
+                kept=settings.snapshots_kept,
+                is_taken=lambda t, s: self._outbox.applied.has_taken(t, s),
+                referenced=self._outbox.referenced,
+            ),
             Expiry(self._gaps, kept=settings.snapshots_kept, is_taken=lambda _t, _s: True),
         )
 

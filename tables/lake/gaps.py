@@ -1,8 +1,8 @@
 """`gaps`: what happened to the sequence numbers of every stream, one row an event, appended from the outbox."""
 
 import pyarrow as pa
-from k2stream.gaps import EVENTS
 
+from k2stream.gaps import EVENTS
 from k2stream.lake.declaration import COMMIT_FIELDS, TableDeclaration
 
 GAPS_COLUMNS: tuple[str, ...] = tuple(EVENTS.names)

@@ -19,9 +19,9 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-from k2stream.gaps import EVENTS
 
 from k2stream.clock import Deadline
+from k2stream.gaps import EVENTS
 from k2stream.lake.offsets import Counts
 from k2stream.lake.table import TradesLake
 from k2stream.lake.window import Window
