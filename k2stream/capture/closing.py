@@ -8,7 +8,7 @@ import structlog
 from numpy.typing import NDArray
 
 from k2stream.capture.edges import Edges, Head, Staged
-from k2stream.capture.restore import Memory, pack_state
+from k2stream.capture.restore import Memory, floor_without_keys
 from k2stream.capture.stages import Stages
 from k2stream.clock import Deadline
 from k2stream.dedup.seen import RecentWindows
@@ -105,8 +105,15 @@ def _save_state(edges: Edges, closing: Closing, settled: Settled, head: Head) ->
     updates = {}
     for tp, mask in _new_rows_of(settled):
         stamp = Stamp(head.table_uuid, head.sequence_number, head.snapshot_id or 0, head.vector[tp].next)
-        blob = pack_state(memory.tracker.snapshot(tp), memory.seen.floor(tp))
-        updates[tp] = Update(stamp, blob, _chunk(settled, mask))
+        since = settled.spans[tp][0]
+        updates[tp] = Update(
+            stamp,
+            memory.tracker.snapshot(tp),
+            _chunk(settled, mask),
+            since,
+            memory.seen.floor(tp),
+            floor_without_keys(head, is_first=since == head.vector[tp].start),
+        )
     try:
         refused = edges.store.save(updates)
     except StateError as exc:

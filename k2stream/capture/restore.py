@@ -8,7 +8,6 @@ offset order, close the rest. The topic is never read for it: dedup could only c
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import msgpack
 import numpy as np
 import structlog
 
@@ -37,21 +36,6 @@ class Memory:
     seen: SeenFilter
 
 
-def pack_state(tracker_blob: bytes, floor_us: int) -> bytes:
-    """Tracker state and the filter's floor as one value of the state store."""
-    packed: bytes = msgpack.packb((1, floor_us, tracker_blob))
-    return packed
-
-
-def unpack_state(blob: bytes) -> tuple[bytes, int] | None:
-    """(tracker blob, floor) of a stored value; None if it is not one of ours."""
-    try:
-        version, floor_us, tracker_blob = msgpack.unpackb(blob)
-    except (ValueError, TypeError, msgpack.UnpackException):
-        return None
-    return (tracker_blob, floor_us) if version == 1 else None
-
-
 def restore(edges: Edges, head: Head, tracker: Tracker, seen: SeenFilter, tps: set[TopicPartition]) -> Memory:
     """Fill an empty tracker and filter for `tps`; every one of them has an entry in the head's vector."""
     saved = _load(edges, tps)
@@ -75,15 +59,12 @@ def _restore_one(
 ) -> int:
     """Newest usable state of one partition; returns the offset it stands at."""
     entry = head.vector[tp]
-    if saved is not None and _is_usable(head, entry, saved):
-        state = unpack_state(saved.tracker)
-        if state is not None and tracker.restore(tp, state[0]):
-            floor = state[1]
-            for chunk in saved.keys:
-                seen.mark(np.frombuffer(chunk.hashes, np.uint64).reshape(-1, 2), chunk.max_time_us)
-            seen.set_floor(tp, floor)
-            return saved.stamp.next
-    seen.set_floor(tp, _floor(head, entry))
+    if saved is not None and _is_usable(head, entry, saved) and tracker.restore(tp, saved.tracker):
+        for chunk in saved.keys:
+            seen.mark(np.frombuffer(chunk.hashes, np.uint64).reshape(-1, 2), chunk.max_time_us)
+        seen.set_floor(tp, saved.floor_us)
+        return saved.stamp.next
+    seen.set_floor(tp, floor_without_keys(head, is_first=entry.next == entry.start))
     if entry.tracker_file is not None:
         found = edges.table.tracker_blob(entry.tracker_file, tp)
         if found is not None and tracker.restore(tp, found[1]):
@@ -96,9 +77,9 @@ def _is_usable(head: Head, entry: Entry, saved: Saved) -> bool:
     return stamp.table_uuid == head.table_uuid and head.is_ancestor(stamp.snapshot_id) and stamp.next <= entry.next
 
 
-def _floor(head: Head, entry: Entry) -> int:
-    """Without a filter every row not newer than what is committed is a question to the table."""
-    if entry.next == entry.start or head.watermark_us is None:
+def floor_without_keys(head: Head, *, is_first: bool) -> int:
+    """Without a filter every row not newer than what is committed is a question to the table; `is_first`: nothing is."""
+    if is_first or head.watermark_us is None:
         return NOTHING_BEFORE
     return head.watermark_us
 

@@ -1,0 +1,153 @@
+"""State in Redis or Valkey.
+
+    {app}:{topic/partition}:state   hash: version, uuid, sequence, snapshot, next, floor, chunks (their count), tracker
+    {app}:{topic/partition}:keys    sorted set by newest event time: min and max time (int64 LE each), then 16 bytes a key
+
+The braces are a hash tag, so that one script may touch both on a cluster. Numbers stay below 2^53, but for floors, which
+are compared as doubles and stored as given.
+"""
+
+import struct
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import redis
+import structlog
+from redis.backoff import ConstantBackoff
+from redis.retry import Retry
+
+from k2stream.errors import StateError
+from k2stream.records import TopicPartition
+from k2stream.state.store import KeyChunk, Saved, Stamp, Update
+
+log = structlog.get_logger(__name__)
+
+VERSION = b"1"
+_TIMES = struct.Struct("<qq")
+
+_SAVE = """
+local state, keys = KEYS[1], KEYS[2]
+local version, uuid, sequence, snapshot, next = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
+local since, floor, floor_alone, tracker, newest, chunk = ARGV[6], ARGV[7], ARGV[8], ARGV[9], ARGV[10], ARGV[11]
+local found = redis.pcall('HMGET', state, 'version', 'uuid', 'sequence', 'next', 'floor', 'chunks')
+local whole = false
+if not found.err and found[1] == version and found[2] == uuid and tonumber(found[3]) then
+  if tonumber(sequence) < tonumber(found[3]) then return 0 end
+  if tonumber(sequence) == tonumber(found[3]) then return 1 end
+  local count = redis.pcall('ZCARD', keys)
+  whole = found[4] == since and tonumber(found[5]) and type(count) == 'number' and count == tonumber(found[6])
+end
+if whole then
+  if tonumber(found[5]) > tonumber(floor) then floor = found[5] end
+else
+  redis.call('DEL', state, keys)
+  if tonumber(floor_alone) > tonumber(floor) then floor = floor_alone end
+end
+if chunk ~= '' then redis.call('ZADD', keys, newest, chunk) end
+redis.call('ZREMRANGEBYSCORE', keys, '-inf', '(' .. floor)
+redis.call('HSET', state, 'version', version, 'uuid', uuid, 'sequence', sequence, 'snapshot', snapshot, 'next', next,
+  'floor', floor, 'chunks', redis.call('ZCARD', keys), 'tracker', tracker)
+return 1
+"""
+"""Compare and set of one partition, both keys in one step: 0 refused, 1 stored (or stored before)."""
+
+
+class RedisStore:
+    """StateStore over one connection pool.
+
+    `on_lost` is called when Redis does not answer, before the StateError is raised: it may start a server again.
+    """
+
+    def __init__(
+        self, url: str, *, app_id: str, on_lost: Callable[[], None] = lambda: None, on_close: Callable[[], None] = lambda: None
+    ) -> None:
+        self._app_id, self._on_lost, self._on_close = app_id, on_lost, on_close
+        self._where = _without_password(url)
+        retry = Retry(ConstantBackoff(0.05), 1)  # once: an idle connection may be stale; more would hold up commits
+        self._client = redis.Redis.from_url(url, socket_timeout=30, socket_connect_timeout=5, retry=retry)
+
+    def load(self, tps: Iterable[TopicPartition]) -> Mapping[TopicPartition, Saved]:
+        """What is stored and readable of these partitions."""
+        wanted = list(tps)
+        commands: list[tuple[Any, ...]] = []
+        for tp in wanted:
+            state, keys = self._names(tp)
+            commands += [("HGETALL", state), ("ZRANGE", keys, 0, -1)]
+        answers = self._ask(commands)
+        read = {tp: _saved(tp, *answers[2 * i : 2 * i + 2]) for i, tp in enumerate(wanted)}
+        return {tp: saved for tp, saved in read.items() if saved is not None}
+
+    def save(self, updates: Mapping[TopicPartition, Update]) -> set[TopicPartition]:
+        """Store what is newer, each partition by itself; returns the partitions refused."""
+        answers = self._ask([("EVAL", _SAVE, 2, *self._names(tp), *_arguments(update)) for tp, update in updates.items()])
+        for answer in answers:
+            if isinstance(answer, Exception):
+                raise StateError(f"Redis at {self._where} does not store: {answer}. Mend it or unset K2_REDIS_URL.") from answer
+        return {tp for tp, answer in zip(updates, answers, strict=True) if answer == 0}
+
+    def close(self) -> None:
+        """Close the connections, then the server if it is ours."""
+        self._client.close()
+        self._on_close()
+
+    def _names(self, tp: TopicPartition) -> tuple[str, str]:
+        tag = f"{self._app_id}:{{{tp.topic}/{tp.partition}}}"
+        return f"{tag}:state", f"{tag}:keys"
+
+    def _ask(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """Answers of one round trip; a command's own error stands as its answer."""
+        if not commands:
+            return []
+        try:
+            with self._client.pipeline(transaction=False) as pipe:
+                for command in commands:
+                    pipe.execute_command(*command)  # type: ignore[no-untyped-call]
+                answers: list[Any] = pipe.execute(raise_on_error=False)
+        except (redis.RedisError, OSError) as exc:
+            raise self._lost(exc) from exc
+        for answer in answers:
+            if isinstance(answer, (redis.ConnectionError, redis.TimeoutError)):
+                raise self._lost(answer) from answer
+        return answers
+
+    def _lost(self, exc: Exception) -> StateError:
+        self._on_lost()
+        return StateError(f"Redis at {self._where} did not answer: {exc}. Nothing is lost; the tables hold it.")
+
+
+def _without_password(url: str) -> str:
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query=""))
+
+
+def _arguments(update: Update) -> tuple[str | bytes | int, ...]:
+    stamp, chunk = update.stamp, update.chunk
+    packed = b"" if chunk is None else _TIMES.pack(chunk.min_time_us, chunk.max_time_us) + chunk.hashes
+    newest = 0 if chunk is None else chunk.max_time_us
+    numbers = (stamp.sequence_number, stamp.snapshot_id, stamp.next, update.since, update.floor_us, update.floor_alone_us)
+    return (VERSION, stamp.table_uuid, *numbers, update.tracker, newest, packed)
+
+
+def _saved(tp: TopicPartition, state: Any, chunks: Any) -> Saved | None:
+    """A stored value as state; None, with a line in the log, if it is not whole and ours."""
+    if not state and not chunks:
+        return None
+    try:
+        fields = state if isinstance(state, dict) else dict(zip(state[::2], state[1::2], strict=True))
+        if fields[b"version"] != VERSION or int(fields[b"chunks"]) != len(chunks):
+            raise ValueError(f"version {fields[b'version']!r}, {len(chunks)} of {fields[b'chunks']!r} chunks")
+        numbers = (int(fields[name]) for name in (b"sequence", b"snapshot", b"next"))
+        stamp = Stamp(fields[b"uuid"].decode(), *numbers)
+        return Saved(stamp, fields[b"tracker"], [_chunk(c) for c in chunks], int(fields[b"floor"]))
+    except (KeyError, ValueError, TypeError, struct.error) as exc:
+        log.warning("state.unreadable", topic=tp.topic, partition=tp.partition, cause=repr(exc), then="read from the tables")
+        return None
+
+
+def _chunk(packed: bytes) -> KeyChunk:
+    oldest, newest = _TIMES.unpack_from(packed)
+    hashes = packed[_TIMES.size :]
+    if len(hashes) % 16:
+        raise ValueError(f"{len(hashes)} bytes are no whole number of keys")
+    return KeyChunk(newest, oldest, hashes)
