@@ -64,13 +64,23 @@ def worker() -> None:
 @feed_app.command("recorded")
 def feed_recorded(rows: Annotated[int | None, typer.Option(min=1, help="Publish so many ticks only.")] = None) -> None:
     """Publish the recorded ticks that come with k2stream."""
-    from k2stream.feed import recorded
     from k2stream.home import Home
     from k2stream.settings import load_settings
 
     settings = load_settings()
     Home.open(settings.home)
-    raise typer.Exit(recorded.run(settings, rows=rows))
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn
+
+    from k2stream.playback import RECORDED_TRADES, publish_trades
+
+    total = min(rows or RECORDED_TRADES, RECORDED_TRADES)
+    columns = (TextColumn("publishing"), BarColumn(), MofNCompleteColumn(), TaskProgressColumn(show_speed=True))
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task("trades", total=total)
+        published = publish_trades(settings, rows=rows, progress=lambda count: bar.advance(task, count))
+    for part in published:
+        typer.echo(f"{part.topic}: {part.records:,} trades, {part.markers:,} markers")
 
 
 @app.command()
