@@ -38,6 +38,7 @@ class Consumer(BatchNativeConsumer):
         self._floors: dict[TopicPartition, int] = {}
         self._risen: dict[TopicPartition, int] = {}
         self._floors_lock = threading.Lock()
+        self._is_ending = False
 
     def _new_consumer_thread(self) -> LogThread:
         return LogThread(self, loop=self.loop, beacon=self.beacon)
@@ -63,7 +64,10 @@ class Consumer(BatchNativeConsumer):
         self._group_lock.free()
 
     def stop_app(self, exc: K2Error) -> None:
-        """End the worker for good, from any thread: what is stored is damaged."""
+        """End the worker for good, once, from any thread: what is stored is damaged."""
+        if self._is_ending:
+            return
+        self._is_ending = True
         stop_for = getattr(self.app, "stop_for", None)
         if stop_for is not None:
             stop_for(str(exc))

@@ -138,6 +138,7 @@ class LogThread(ConsumerThread):
                 found = self._read(self._assigned or () if active is None else active)
             except LogCorruptError as exc:
                 self.consumer.stop_app(exc)
+                await asyncio.sleep(seconds)
                 return {}
             except TransportError as exc:
                 self.log.warning("Nothing can be read for now: %s", exc)

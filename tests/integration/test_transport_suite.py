@@ -318,3 +318,34 @@ async def test_new_rows_wake_a_waiting_worker_at_once(site: Site, tmp_path: Path
             await asyncio.sleep(0.05)
 
     assert sorted(waits)[len(waits) // 2] < 0.1
+
+
+async def test_damaged_log_ends_the_worker_with_one_sentence(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Rotten bytes are not delivered, not skipped and not retried for ever: the worker ends and says where they are."""
+    site = EmbeddedSite(tmp_path)
+    tp = TopicPartition(await site.topic(), 0)
+    await numbered(site, tp, [5])
+    site.rot()
+    async with running(Worker(site, tmp_path, [tp.topic])) as worker:
+        await worker.until(lambda: worker.app.should_stop, "the worker went on")
+    await site.close()
+
+    assert isinstance(worker.app.crash_reason, SystemExit)
+    assert [f"offset 0 of {tp.topic}/0" in r.getMessage() for r in caplog.records if r.levelname == "CRITICAL"] == [True]
+    assert worker.batches == []
+
+
+async def test_retention_waits_for_the_table(tmp_path: Path) -> None:
+    """The worker tells the log how far its table has come; older is free to go, the rest stays whatever its age."""
+    site = EmbeddedSite(tmp_path)
+    tp = TopicPartition(await site.topic(), 0)
+    await numbered(site, tp, [5, 5, 5])
+    worker = Worker(site, tmp_path, [tp.topic])
+    worker.handler.positions_of[tp] = 5
+    async with running(worker):
+        await worker.until_read(tp, 15)
+        await worker.until(lambda: site.expire_all() and site.log.bounds(tp) == (5, 15), "the position of the table is no floor")
+        worker.ack()
+        await worker.consumer.commit()
+        await worker.until(lambda: site.expire_all() and site.log.bounds(tp) == (15, 15), "the floor did not rise")
+    await site.close()

@@ -75,6 +75,20 @@ class EmbeddedSite:
         """Delete log batches in the middle, as nothing but damage does."""
         self._damage(tp, first, last + 1, "UPDATE partitions SET begin_offset = begin_offset + 0 * ? WHERE id = ?", 0)
 
+    def rot(self) -> None:
+        """Let the last byte of every log batch rot."""
+        with contextlib.closing(sqlite3.connect(self.folder / "log.db")) as db, db:
+            db.create_function("rotten", 1, lambda raw: raw[:-1] + bytes([raw[-1] ^ 1]))
+            db.execute("UPDATE log_batches SET raw = rotten(raw)")
+
+    def expire_all(self) -> bool:
+        """Run retention as if everything were old, once the group's floor is there."""
+        with contextlib.closing(sqlite3.connect(self.folder / "log.db")) as db:
+            (floors,) = db.execute("SELECT count(*) FROM floors").fetchone()
+        if floors:
+            self.log.expire(0)
+        return bool(floors)
+
     def _damage(self, tp: TopicPartition, first: int, next_offset: int, bounds: str, value: int) -> None:
         with contextlib.closing(sqlite3.connect(self.folder / "log.db")) as db, db:
             (id_,) = db.execute(
