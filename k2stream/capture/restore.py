@@ -81,7 +81,7 @@ def floor_without_keys(head: Head, *, is_first: bool) -> int:
     """Without a filter every row not newer than what is committed is a question to the table; `is_first`: nothing is."""
     if is_first or head.watermark_us is None:
         return NOTHING_BEFORE
-    return head.watermark_us
+    return head.watermark_us + 1
 
 
 def _replay(

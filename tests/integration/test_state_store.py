@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 import redis
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from k2stream.errors import StateError
 from k2stream.records import TopicPartition
@@ -206,3 +208,24 @@ def test_a_redis_that_is_away_is_a_state_error(tmp_path: Path) -> None:
         store.load([TP])
     assert "secret" not in str(caught.value)
     store.close()
+
+
+saves = st.lists(
+    st.tuples(st.integers(1, 6), st.sampled_from(["u", "v"]), st.integers(-3, 9) | st.none(), st.integers(0, 5), st.integers(-4, 8), st.integers(-4, 8)),
+    max_size=12,
+)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(saves=saves)
+def test_redis_follows_the_rules_of_memory(
+    redis_store: RedisStore, client: redis.Redis, saves: list[tuple[int, str, int | None, int, int, int]]
+) -> None:
+    """Whatever is saved in whatever order, the Lua script decides and keeps what the plain rules decide and keep."""
+    client.flushall()
+    memory = MemoryStore()
+    for number, uuid, time_us, since, floor_us, alone in saves:
+        new = update(number, time_us, uuid=uuid, since=since * 10, floor_us=floor_us, alone=alone)
+        assert redis_store.save({TP: new}) == memory.save({TP: new})
+        stored, expected = redis_store.load([TP])[TP], memory.load([TP])[TP]
+        assert (stored.stamp, stored.floor_us, set(stored.keys)) == (expected.stamp, expected.floor_us, set(expected.keys))
