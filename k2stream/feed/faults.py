@@ -192,7 +192,7 @@ class Plan:
         for session in self.recording.sessions:
             begins.setdefault(session.name, session.first_row)
         starts = sorted(begins.values())
-        return list(zip(starts, [*starts[1:], self.recording.rows.num_rows], strict=True))
+        return list(zip(starts, [*starts[1:], self.recording.rows.num_rows], strict=False))
 
     def _slots(self, *kinds: str) -> list[Slot]:
         return sorted(slot for slot, kind in self.faults.items() if kind in kinds)

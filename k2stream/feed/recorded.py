@@ -53,15 +53,16 @@ class Published:
 def trades(*, ids: MessageIds, now_us: int, rows: int | None = None) -> list[Recording]:
     """The shipped trades: ASX, all symbols merged by time, and Binance; or the first `rows` of them, shared out in proportion."""
     whole = [merged([asx.trades(s, ids=ids, now_us=now_us) for s in asx.COMPANIES]), binance.trades(ids=ids, now_us=now_us)]
-    return _limited(whole, rows)
+    return limited(whole, rows)
 
 
 def quotes(*, ids: MessageIds, now_us: int, rows: int | None = None) -> list[Recording]:
     """The shipped quotes: ASX, all symbols merged by time."""
-    return _limited([merged([asx.quotes(s, ids=ids, now_us=now_us) for s in asx.COMPANIES])], rows)
+    return limited([merged([asx.quotes(s, ids=ids, now_us=now_us) for s in asx.COMPANIES])], rows)
 
 
-def _limited(whole: list[Recording], rows: int | None) -> list[Recording]:
+def limited(whole: list[Recording], rows: int | None) -> list[Recording]:
+    """The first `rows` rows of all recordings together, shared out in proportion."""
     total = sum(r.rows.num_rows for r in whole)
     if rows is None or rows >= total:
         return whole

@@ -10,6 +10,8 @@ from uuid import UUID
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from k2stream.topics import TopicName
+
 SAMPLE = ("is_sample_data", "true")
 """Entry of vendor_data in every row of a recording."""
 
@@ -44,7 +46,8 @@ class Recording:
 
     @property
     def topic(self) -> str:
-        return f"market.{self.asset_class}.{self.data_type}.{self.exchange}"
+        """Where it is published."""
+        return str(TopicName(self.asset_class, self.data_type, self.exchange))
 
     def head(self, rows: int) -> "Recording":
         """The first `rows` rows and the sessions that begin in them; numbers and ids stay as they are."""
