@@ -20,7 +20,7 @@ class Died(Exception):
     """The worker's end, as far as this process goes."""
 
 
-def dying_at(step: str):
+def dying_at(step: str) -> Callable[[str], None]:
     """An on_step that ends the worker there."""
 
     def die(name: str) -> None:
