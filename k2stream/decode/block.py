@@ -1,0 +1,273 @@
+"""Whole log batches to Arrow in one call, with the borders of every record proven, or not at all.
+
+Kafka's record format v2 writes its numbers as Avro does, so the decompressed records of log batches are one Avro block of
+
+    {length, attributes, timestamp_delta, offset_delta, key, value_length, magic, schema_id, body, header_count}
+
+and with an object container's header before it a columnar Avro reader takes them all at once.
+
+The proof. The reader must have read exactly the records that Kafka's lengths say. For each record we compute, from the
+values read, the shortest bytes that hold them. A number can be written longer but never shorter, so what the reader
+consumed is at least that. If these sizes add up to each log batch's bytes, every record was consumed with exactly its
+computed size; if each record's `length` and `value_length` say the same, Kafka's borders are the reader's borders.
+Anything else (a longer encoding, a forged record inside a body, bytes after a body) fails the sum or a length, and the
+records decide one by one.
+
+How the reader is called matters: a block with bytes left after its last record makes it spin for ever when it is asked
+for more. So there is one block a call, the reader's batch is exactly the expected count, and only one batch is asked for.
+"""
+
+import itertools
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from aiokafka.codec import gzip_decode, lz4_decode, snappy_decode, zstd_decode
+from datafusion import SessionConfig, SessionContext
+from numpy.typing import NDArray
+
+from k2stream.decode.avro_reader import BadBody, read_long
+from k2stream.decode.avro_type import AvroType, Decimal, Enum, Plain, RecordType, as_json, nullable
+from k2stream.decode.columns import REPEATING, decimals_of
+from k2stream.decode.encoded_size import Sizes, encoded_size, integers, is_sizable, varint_size
+from k2stream.decode.framing import FRAME_BYTES, MAGIC
+from k2stream.decode.record_decoder import WriterSchema
+from k2stream.records import LogBatch
+
+SYNC = b"k2stream-a-block"
+"""An object container's 16 bytes between blocks."""
+LONGEST_DECIMAL_BYTES = 8
+DECODERS = {1: gzip_decode, 2: snappy_decode, 3: lz4_decode, 4: zstd_decode}
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """One log batch, decompressed, that may go fast: its first record names a schema, its count fits its offsets."""
+
+    log_batch: LogBatch
+    raw: bytes
+    schema_id: int
+
+
+def open_block(log_batch: LogBatch) -> Block | None:
+    """The block of a log batch; None if its records must be read one by one (compacted, damaged, or led by a marker)."""
+    if log_batch.count != log_batch.last_offset - log_batch.base_offset + 1:
+        return None
+    try:
+        raw = DECODERS[log_batch.codec](log_batch.payload) if log_batch.codec else bytes(log_batch.payload)
+    except Exception:  # each codec has its own; the slow path raises what there is to raise
+        return None
+    schema_id = _first_schema_id(raw)
+    return None if schema_id is None else Block(log_batch, raw, schema_id)
+
+
+def _first_schema_id(raw: bytes) -> int | None:
+    head = raw[:4096]
+    try:
+        _, at = read_long(head, 0)
+        _, at = read_long(head, at + 1)  # past the attributes: the timestamp delta
+        _, at = read_long(head, at)
+        key, at = read_long(head, at)
+        size, at = read_long(head, at + key)
+    except BadBody:
+        return None
+    if key < 0 or size < FRAME_BYTES or head[at : at + 1] != bytes([MAGIC]) or at + FRAME_BYTES > len(head):
+        return None
+    return int.from_bytes(head[at + 1 : at + FRAME_BYTES], "big")
+
+
+class BlockReader:
+    """Reads blocks of one writer schema into the contract's columns; made once per schema id."""
+
+    def __init__(self, schema: WriterSchema, contract: RecordType, target: pa.Schema) -> None:
+        self._schema_id, self._written = schema.schema_id, schema.written
+        self._contract, self._target = contract, target
+        self._header = _container_header(schema.written)
+        self.is_able = all(is_sizable(f.type) for f in schema.written.fields) and all(
+            self._is_simple(f.name, f.type) for f in schema.written.fields
+        )
+        """False: this schema's records all go one by one (unions of other shapes, renamed fields, words the contract lacks)."""
+
+    def read(self, blocks: Sequence[Block]) -> list[pa.Array] | None:
+        """The contract's columns of all records of all blocks, in order; None if anything is not proven."""
+        counts = np.array([b.log_batch.count for b in blocks], dtype=np.int64)
+        found = _read_avro(self._header, b"".join(b.raw for b in blocks), int(counts.sum()))
+        if found is None or found.num_rows != counts.sum():
+            return None
+        body = found.column("body")
+        if body.null_count or body.offset:
+            return None
+        values = {f.name: body.field(i) for i, f in enumerate(self._written.fields)}
+        if not self._in_range(values) or not _borders_hold(found, self._body_sizes(values), blocks, counts, self._schema_id):
+            return None
+        return self._columns(values, found.num_rows)
+
+    def _is_simple(self, name: str, written: AvroType) -> bool:
+        """Whether a field needs no more than a cast to be the contract's."""
+        field = next((f for f in self._contract.fields if f.name == name), None)
+        if field is None:
+            return not any(name in f.aliases for f in self._contract.fields)
+        wanted = field.type
+        inside, wanted_inside = nullable(written) or written, nullable(wanted) or wanted
+        if nullable(written) is not None and nullable(wanted) is None:
+            return False
+        match inside, wanted_inside:
+            case Decimal(), Decimal(precision=precision, scale=scale):
+                return precision <= 18 and inside.scale == scale
+            case Enum(symbols), Enum(words):
+                return set(symbols) <= set(words)
+            case Plain(a), Plain(b):
+                return a == b or (a, b) == ("int", "long")
+        return inside == wanted_inside
+
+    def _body_sizes(self, values: dict[str, pa.Array]) -> Sizes:
+        return sum((encoded_size(f.type, values[f.name]) for f in self._written.fields), start=0)
+
+    def _in_range(self, values: dict[str, pa.Array]) -> bool:
+        """Words the schema has and decimals the table can hold, before any cast."""
+        for field in self._written.fields:
+            column = values[field.name]
+            if isinstance(field.type, Enum) and len(column):
+                indices = integers(column.indices)
+                if column.indices.null_count or indices.min() < 0 or indices.max() >= len(field.type.symbols):
+                    return False
+            if isinstance(field.type, Decimal) and not _decimals_fit(column):
+                return False
+        return True
+
+    def _columns(self, values: dict[str, pa.Array], count: int) -> list[pa.Array] | None:
+        columns: list[pa.Array] = []
+        for field in self._contract.fields:
+            t = self._target.field(field.name).type
+            if field.name not in values:
+                columns.append(pa.repeat(pa.scalar(_plain_default(field.default), t), count))
+                continue
+            column = _convert(values[field.name], field.name, field.type, t)
+            if column is None:
+                return None
+            columns.append(column)
+        return columns
+
+
+def _plain_default(default: Any) -> Any:
+    return list(default.items()) if isinstance(default, dict) else default
+
+
+def _convert(column: pa.Array, name: str, wanted: AvroType, t: pa.DataType) -> pa.Array | None:
+    if isinstance(wanted, Decimal):
+        unscaled = unscaled_decimals(column)
+        return decimals_of(unscaled, t) if len(unscaled) == 0 or _largest(unscaled) < 10**wanted.precision else None
+    if name in REPEATING:
+        return column.dictionary_encode()
+    return column if column.type == t else column.cast(t)
+
+
+def _largest(values: NDArray[np.int64]) -> int:
+    return max(-int(values.min()), int(values.max()))
+
+
+def _decimals_fit(column: pa.Array) -> bool:
+    lengths = pc.min_max(pc.binary_length(column))
+    return bool(not column.null_count and lengths["min"].as_py() >= 1 and lengths["max"].as_py() <= LONGEST_DECIMAL_BYTES)
+
+
+def unscaled_decimals(column: pa.Array) -> NDArray[np.int64]:
+    """Big-endian two's complement of 1 to 8 bytes as integers.
+
+    The eight bytes that end where a value ends are one unaligned word; shifting it right by the bytes that are not the
+    value's leaves the value with its sign.
+    """
+    offsets = np.frombuffer(column.buffers()[1], np.int32)[column.offset : column.offset + len(column) + 1].astype(np.int64)
+    data = b"\0" * LONGEST_DECIMAL_BYTES + bytes(memoryview(column.buffers()[2])[: int(offsets[-1])])
+    words: NDArray[np.int64] = np.ndarray((len(data) - 7,), dtype=">i8", buffer=data, strides=(1,))
+    found: NDArray[np.int64] = words[offsets[1:]].astype(np.int64) >> (8 * (LONGEST_DECIMAL_BYTES - np.diff(offsets)))
+    return found
+
+
+def _borders_hold(
+    found: pa.RecordBatch, body_sizes: Sizes, blocks: Sequence[Block], counts: NDArray[np.int64], schema_id: int
+) -> bool:
+    """The proof of the module's docstring."""
+    length, value_length, offset, stamp, headers = (
+        integers(found.column(name)) for name in ("length", "value_length", "offset_delta", "timestamp_delta", "header_count")
+    )
+    starts = np.cumsum(counts) - counts
+    key_size = encoded_size(Plain("bytes"), found.column("key"))
+    parts = 2 + varint_size(stamp) + varint_size(offset) + key_size + varint_size(value_length) + value_length
+    raw_bytes = np.array([len(b.raw) for b in blocks], dtype=np.int64)
+    return bool(
+        np.array_equal(offset, np.arange(len(offset)) - np.repeat(starts, counts))
+        and not headers.any()
+        and not _fixed(found, "attributes").any()
+        and not _fixed(found, "magic").any()
+        and (_fixed(found, "schema_id").view(">u4") == schema_id).all()
+        and (value_length == FRAME_BYTES + body_sizes).all()
+        and (length == parts).all()
+        and np.array_equal(np.add.reduceat(length + varint_size(length), starts), raw_bytes)
+    )
+
+
+def _fixed(found: pa.RecordBatch, name: str) -> NDArray[np.uint8]:
+    column = found.column(name)
+    width = column.type.byte_width
+    return np.frombuffer(column.buffers()[1], np.uint8)[column.offset * width : (column.offset + len(column)) * width]
+
+
+def _container_header(written: RecordType) -> bytes:
+    names = itertools.count()
+    fixed = {name: {"type": "fixed", "name": name, "size": size} for name, size in (("Attributes", 1), ("Magic", 1), ("SchemaId", 4))}
+    fields: dict[str, Any] = {
+        "length": "long",
+        "attributes": fixed["Attributes"],
+        "timestamp_delta": "long",
+        "offset_delta": "long",
+        "key": "bytes",
+        "value_length": "long",
+        "magic": fixed["Magic"],
+        "schema_id": fixed["SchemaId"],
+        "body": as_json(written, names),
+        "header_count": "long",
+    }
+    schema = {"type": "record", "name": "KafkaRecord", "fields": [{"name": n, "type": t} for n, t in fields.items()]}
+    entries = {b"avro.schema": json.dumps(schema).encode(), b"avro.codec": b"null"}
+    meta = b"".join(_sized(key) + _sized(value) for key, value in entries.items())
+    return b"Obj\x01" + _zigzag(len(entries)) + meta + b"\0" + SYNC
+
+
+def _zigzag(value: int) -> bytes:
+    left, out = (value << 1) ^ (value >> 63), bytearray()
+    while left > 0x7F:
+        out.append((left & 0x7F) | 0x80)
+        left >>= 7
+    out.append(left)
+    return bytes(out)
+
+
+def _sized(raw: bytes) -> bytes:
+    return _zigzag(len(raw)) + raw
+
+
+def _read_avro(header: bytes, raw: bytes, count: int) -> pa.RecordBatch | None:
+    """The first `count` records of one block; None if the reader refuses them.
+
+    The file lives in memory and has no name that could outlive the process.
+    """
+    handle = os.memfd_create("k2stream-block")
+    try:
+        with os.fdopen(os.dup(handle), "wb") as file:
+            file.writelines((header, _zigzag(count), _zigzag(len(raw)), raw, SYNC))
+        context = SessionContext(SessionConfig().with_target_partitions(1).with_batch_size(count))
+        stream = context.read_avro(f"/proc/{os.getpid()}/fd/{handle}", file_extension="").execute_stream()
+        return stream.next().to_pyarrow()
+    except BaseException as exc:
+        # The reader has one exception for everything, and a panic in it derives from BaseException: both mean "not proven".
+        if isinstance(exc, (KeyboardInterrupt, SystemExit, MemoryError, OSError)):
+            raise
+        return None
+    finally:
+        os.close(handle)

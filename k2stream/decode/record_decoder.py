@@ -1,0 +1,108 @@
+"""Records one by one: what each becomes, or why it cannot become a row. The slow path, and the one that decides."""
+
+from collections.abc import Callable
+from typing import Any
+
+from k2stream.decode.avro_reader import BadBody, reader_of
+from k2stream.decode.avro_type import RecordType, parse
+from k2stream.decode.framing import FRAME_BYTES, SchemaSource, read_frame
+from k2stream.errors import DecodeError
+from k2stream.records import Record
+from k2stream.rows import avro_schema
+from k2stream.verdict import Marker, Reason, Reject
+
+Row = dict[str, Any]
+"""One decoded record: the contract's fields, values as decode.columns takes them."""
+
+MARKER, SESSION, TIME_US = "k2-marker", "k2-session", "k2-time-us"
+KINDS = frozenset({"session_start", "reconnect"})
+
+
+class WriterSchema:
+    """One schema id of the registry, resolved to the contract."""
+
+    def __init__(self, schema_id: int, written: RecordType, read: Callable[[bytes], Row]) -> None:
+        self.schema_id, self.written, self.read = schema_id, written, read
+
+
+class WriterSchemas:
+    """Schema ids met so far, each parsed and resolved once."""
+
+    def __init__(self, contract: str, source: SchemaSource) -> None:
+        self.contract = parse(avro_schema(contract))
+        self._name, self._source = contract, source
+        self._known: dict[int, WriterSchema | str] = {}
+
+    def find(self, schema_id: int) -> WriterSchema | str:
+        """The schema, or the text of why its records cannot be read; raises RegistryUnavailable."""
+        if schema_id not in self._known:
+            schema = self._source.schema(schema_id)
+            if schema is None:
+                return f"The registry has no schema {schema_id}; register it and replay the letter."
+            self._known[schema_id] = self._resolve(schema_id, schema)
+        return self._known[schema_id]
+
+    def _resolve(self, schema_id: int, schema: Any) -> WriterSchema | str:
+        try:
+            written = parse(schema)
+            return WriterSchema(schema_id, written, reader_of(written, self.contract))
+        except DecodeError as exc:
+            return f"Schema {schema_id} cannot be read as {self._name}: {exc}."
+
+
+class RecordDecoder:
+    """Decodes single records of one contract."""
+
+    def __init__(self, schemas: WriterSchemas) -> None:
+        self._schemas = schemas
+
+    def decode(self, record: Record) -> Row | Marker | Reject:
+        """What a record becomes; raises RegistryUnavailable, nothing else."""
+        if record.value is None:
+            return self._without_value(record)
+        framed = read_frame(record.value)
+        if framed.reason is not None or framed.schema_id is None:
+            return reject(record, framed.reason or Reason.MALFORMED, framed.text, None)
+        schema = self._schemas.find(framed.schema_id)
+        if isinstance(schema, str):
+            return reject(record, Reason.UNKNOWN_SCHEMA, schema, framed.schema_id)
+        try:
+            return schema.read(record.value[FRAME_BYTES:])
+        except BadBody as exc:
+            return reject(record, exc.reason, str(exc), framed.schema_id)
+
+    def _without_value(self, record: Record) -> Marker | Reject:
+        headers = dict(record.headers)
+        if MARKER not in headers:
+            return reject(record, Reason.NO_VALUE, "The record has no value and is no marker.", None)
+        try:
+            return _marker(record, headers)
+        except (ValueError, KeyError) as exc:
+            text = f"A marker has a symbol as key and headers {MARKER} ({' or '.join(sorted(KINDS))}), {SESSION} and {TIME_US}: {exc!r}."
+            return reject(record, Reason.BAD_MARKER, text, None)
+
+
+def reject(record: Record, reason: Reason, text: str, schema_id: int | None) -> Reject:
+    """A record's dead letter."""
+    return Reject(
+        record.topic,
+        record.partition,
+        record.offset,
+        record.timestamp_ms,
+        record.key,
+        record.value,
+        record.headers,
+        reason,
+        text,
+        schema_id,
+    )
+
+
+def _marker(record: Record, headers: dict[str, bytes]) -> Marker:
+    kind, symbol = headers[MARKER].decode(), (record.key or b"").decode()
+    session, time_us = headers[SESSION].decode(), int(headers[TIME_US].decode("ascii"))
+    if kind not in KINDS or not symbol or not session:
+        raise ValueError(f"kind {kind!r}, symbol {symbol!r}, session {session!r}")
+    if not -(2**63) <= time_us < 2**63:
+        raise ValueError(f"time {time_us} takes more than 64 bits")
+    return Marker(record.topic, record.partition, record.offset, symbol, kind, session, time_us)
