@@ -127,7 +127,10 @@ class Tracker:
             self._notes_of(loss.topic, loss.partition).losses.append(loss.last)
 
     def _notes_of(self, topic: str, partition: int) -> PartitionNotes:
-        return self._notes.setdefault(TopicPartition(topic, partition), PartitionNotes())
+        tp = TopicPartition(topic, partition)
+        if tp not in self._notes:
+            self._notes[tp] = PartitionNotes()
+        return self._notes[tp]
 
     def _advance(self, rows: pa.Table, notes: Notes) -> Iterator[tuple[int, Stream, Row, Change]]:
         """Events with their row's place in the window, stream by stream."""
@@ -160,18 +163,18 @@ class Tracker:
         key = (stream.exchange, stream.symbol)
         known = self._streams.get(key)
         if known is not None:
-            self._homes[known.home].pop(key, None)
+            del self._homes[known.home][key]
         self._streams[key] = stream
         self._homes.setdefault(stream.home, {})[key] = stream
         self._symbols.add(stream.symbol)
 
     def _bring_home(self, stream: Stream, tp: TopicPartition) -> None:
         """Enter the stream under the partition of its last row."""
-        key = (stream.exchange, stream.symbol)
-        if key not in self._homes.setdefault(tp, {}):
-            for streams in self._homes.values():
-                streams.pop(key, None)
-            self._homes[tp][key] = stream
+        if stream.home != tp:
+            key = (stream.exchange, stream.symbol)
+            del self._homes[stream.home][key]
+            stream.home = tp
+            self._homes.setdefault(tp, {})[key] = stream
 
     def _event(self, stream: Stream, row: Row, change: Change) -> dict[str, Any]:
         return {

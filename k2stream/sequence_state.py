@@ -119,7 +119,7 @@ class Stream:
     head: Row
     """The row that moved the stream on last; `head.sequence + 1` is expected."""
     home: TopicPartition
-    """Where its last row came from; whoever owns that partition keeps this state."""
+    """Where its last row came from; whoever owns that partition keeps this state. The tracker's to change."""
     rows: int = 1
     """Rows with a number so far: of two states of one stream the one with more is newer."""
     session_name: str = ""
@@ -131,7 +131,6 @@ class Stream:
     def judge(self, row: Row, notes: PartitionNotes) -> Change | None:
         """Take one more row; the order of the tests is the definition."""
         self.rows += 1
-        self.home = row.tp
         if row.time_us < self.session.start_us:
             return self._fill(self._session_of(row.time_us), row)
         announced = notes.session(self.symbol, row.offset)
@@ -147,7 +146,6 @@ class Stream:
     def pass_over(self, count: int, last: Row) -> None:
         """Take `count` rows at once that each have the expected number, `last` being the last of them."""
         self.rows += count
-        self.home = last.tp
         self.head = last
 
     def is_announced(self, session: SessionStart) -> bool:

@@ -160,7 +160,8 @@ def test_a_marker_twice_is_harmless(feed: Feed) -> None:
 
     assert feed.marker("session_start", "2014-03-11").rows(3).window() == []
     assert feed.marker("session_start", "2014-03-10").rows(4).window() == []
-    assert feed.marker("session_start", "2014-03-12").rows(1).window() == [("reset", 4, 1, 0, "upstream")]
+    feed.marker("session_start", "2014-03-12").marker("session_start", "2014-03-11")
+    assert feed.rows(1).window() == [("reset", 4, 1, 0, "upstream")]
 
 
 def test_a_marker_before_the_first_row_does_not_reset_the_second(feed: Feed) -> None:
@@ -287,6 +288,28 @@ def test_a_feed_numbered_over_all_symbols_does_not_fill_the_memory(feed: Feed, m
     assert feed.tracker.summary()["open_gaps"] == 100
     assert feed.rows(1).window() == []
     assert feed.rows(1997).window() == [("filled", 1997, 1997, 0, "upstream")]
+
+
+def test_the_oldest_unfilled_session_is_forgotten(feed: Feed) -> None:
+    """Days that nobody mends do not pile up for ever; what is remembered can still be filled by its own late rows."""
+    days = [NINE + day * DAY_US for day in range(10)]
+    for day_us in days:
+        feed.now_us = day_us
+        feed.marker("session_start", f"{day_us}").rows(1, 3).window()
+
+    assert feed.tracker.summary()["open_gaps"] == 9
+    assert feed.rows(2, time_us=days[0] + 2 * MINUTE_US).window() == []
+    assert feed.rows(2, time_us=days[1] + 2 * MINUTE_US).window() == [("filled", 2, 2, 0, "upstream")]
+    assert feed.tracker.summary()["open_gaps"] == 8
+
+
+def test_the_smallest_number_does_not_follow_the_largest(feed: Feed) -> None:
+    """Their difference wraps to one; what follows must still be compared with the largest."""
+    largest, smallest = (1 << 63) - 1, -(1 << 63)
+
+    assert feed.rows(largest - 2, largest - 1, largest, smallest, smallest + 1).window() == []
+    assert feed.tracker.settle(trade_rows([]), Notes()).num_rows == 0
+    assert feed.rows(smallest + 5).window() == []
 
 
 def test_a_window_of_nothing_new_still_takes_its_notes(feed: Feed) -> None:
