@@ -14,6 +14,7 @@ K2Error
 │   ├── Fenced               the table's vector is not the window's start; partitions restart
 │   ├── CommitUnknown        the deadline passed before the outcome was known
 │   └── VectorMissing        history without a reachable vector; `k2 adopt`
+├── FeedError                a source is not what was published of it before
 ├── UnexplainedHole          offsets are missing and the log does not say why
 └── QueryError               a question that cannot be answered as asked
 """
@@ -94,6 +95,10 @@ class VectorMissing(LakeError):
     """The table has history but no reachable offset vector; `k2 adopt` makes one."""
 
     is_retriable = False
+
+
+class FeedError(K2Error):
+    """A source is not what was published of it before, or what was published cannot be written down."""
 
 
 class UnexplainedHole(K2Error):

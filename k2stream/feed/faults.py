@@ -122,13 +122,16 @@ class Slot(NamedTuple):
     """Row of the piece."""
 
 
-def inject(recordings: Sequence[Recording], *, seed: int, schema_id: int, ids: MessageIds, times_each: int = 12) -> tuple[list[Script], Injected]:
+def inject(
+    recordings: Sequence[Recording], *, seed: int, schema_ids: Mapping[str, int], ids: MessageIds, times_each: int = 12
+) -> tuple[list[Script], Injected]:
     """Recordings of trades with faults, and the sum of what was put in. Equal arguments give equal faults.
 
-    `ids` are those of the second feed; `schema_id` frames the records that are made here. A short recording gets fewer of each kind.
+    `ids` are those of the second feed; `schema_ids`, by topic, frame the records that are made here. A short recording gets fewer of
+    each kind.
     """
     plans = [Plan(recording, Random(f"{seed}/{recording.topic}"), times_each) for recording in recordings]  # noqa: S311 - must be repeatable
-    return [plan.script(schema_id, ids) for plan in plans], reduce(lambda a, b: a + b, (plan.injected() for plan in plans))
+    return [plan.script(schema_ids[plan.recording.topic], ids) for plan in plans], reduce(lambda a, b: a + b, (plan.injected() for plan in plans))
 
 
 class Plan:

@@ -47,7 +47,7 @@ def trades(rows: int | None = None) -> list[Recording]:
 
 
 def with_faults(recordings: list[Recording], seed: int) -> tuple[list[Script], Injected]:
-    return inject(recordings, seed=seed, schema_id=SCHEMA_ID, ids=MessageIds(UUID(int=2)))
+    return inject(recordings, seed=seed, schema_ids={r.topic: SCHEMA_ID for r in recordings}, ids=MessageIds(UUID(int=2)))
 
 
 @pytest.fixture(scope="module")
