@@ -13,6 +13,9 @@ computed size; if each record's `length` and `value_length` say the same, Kafka'
 Anything else (a longer encoding, a forged record inside a body, bytes after a body) fails the sum or a length, and the
 records decide one by one.
 
+What sizes cannot show is looked at: words and decimals out of range, and the branch numbers of nullable fields (the
+reader takes any number for "not null"), whose bytes are found at the places that the proven sizes give.
+
 How the reader is called matters: a block with bytes left after its last record makes it spin for ever when it is asked
 for more. So there is one block a call, the reader's batch is exactly the expected count, and only one batch is asked for.
 """
@@ -32,7 +35,7 @@ from datafusion import SessionConfig, SessionContext
 from numpy.typing import NDArray
 
 from k2stream.decode.avro_reader import BadBody, read_long
-from k2stream.decode.avro_type import AvroType, Decimal, Enum, Plain, RecordType, as_json, nullable
+from k2stream.decode.avro_type import AvroType, Decimal, Enum, Plain, RecordType, Union, as_json, nullable
 from k2stream.decode.columns import REPEATING, decimals_of
 from k2stream.decode.encoded_size import Sizes, encoded_size, integers, is_sizable, varint_size
 from k2stream.decode.framing import FRAME_BYTES, MAGIC
@@ -96,16 +99,35 @@ class BlockReader:
     def read(self, blocks: Sequence[Block]) -> list[pa.Array] | None:
         """The contract's columns of all records of all blocks, in order; None if anything is not proven."""
         counts = np.array([b.log_batch.count for b in blocks], dtype=np.int64)
-        found = _read_avro(self._header, b"".join(b.raw for b in blocks), int(counts.sum()))
+        raw = b"".join(b.raw for b in blocks)
+        found = _read_avro(self._header, raw, int(counts.sum()))
         if found is None or found.num_rows != counts.sum():
             return None
         body = found.column("body")
         if body.null_count or body.offset:
             return None
         values = {f.name: body.field(i) for i, f in enumerate(self._written.fields)}
-        if not self._in_range(values) or not _borders_hold(found, self._body_sizes(values), blocks, counts, self._schema_id):
+        if not self._in_range(values):
+            return None
+        sizes = [encoded_size(f.type, values[f.name]) for f in self._written.fields]
+        lengths = _borders(found, sum(sizes, start=0), blocks, counts, self._schema_id)
+        if lengths is None or not self._branches_hold(raw, np.cumsum(lengths), sizes, values):
             return None
         return self._columns(values, found.num_rows)
+
+    def _branches_hold(self, raw: bytes, ends: NDArray[np.int64], sizes: list[Sizes], values: dict[str, pa.Array]) -> bool:
+        """Whether every nullable field names the branch of what was read; walks the proven bodies from their ends."""
+        data = np.frombuffer(raw, np.uint8)
+        at = ends - 1  # the header count is one byte
+        for field, size in zip(reversed(self._written.fields), reversed(sizes), strict=True):
+            at = at - size
+            if isinstance(field.type, Union):
+                null_byte = 2 * field.type.branches.index(Plain("null"))
+                column = values[field.name]
+                is_null = pc.is_null(column).to_numpy(zero_copy_only=False) if column.null_count else False
+                if not np.array_equal(data[at], np.where(is_null, null_byte, 2 - null_byte) + np.zeros(len(at), np.uint8)):
+                    return False
+        return True
 
     def _is_simple(self, name: str, written: AvroType) -> bool:
         """Whether a field needs no more than a cast to be the contract's."""
@@ -124,9 +146,6 @@ class BlockReader:
             case Plain(a), Plain(b):
                 return a == b or (a, b) == ("int", "long")
         return inside == wanted_inside
-
-    def _body_sizes(self, values: dict[str, pa.Array]) -> Sizes:
-        return sum((encoded_size(f.type, values[f.name]) for f in self._written.fields), start=0)
 
     def _in_range(self, values: dict[str, pa.Array]) -> bool:
         """Words the schema has and decimals the table can hold, before any cast."""
@@ -179,20 +198,21 @@ def _decimals_fit(column: pa.Array) -> bool:
 def unscaled_decimals(column: pa.Array) -> NDArray[np.int64]:
     """Big-endian two's complement of 1 to 8 bytes as integers.
 
-    The eight bytes that end where a value ends are one unaligned word; shifting it right by the bytes that are not the
-    value's leaves the value with its sign.
+    The eight bytes that end where a value ends are one unaligned word; shifting it left until the value's first byte leads,
+    and back, leaves the value with its sign.
     """
     offsets = np.frombuffer(column.buffers()[1], np.int32)[column.offset : column.offset + len(column) + 1].astype(np.int64)
     data = b"\0" * LONGEST_DECIMAL_BYTES + bytes(memoryview(column.buffers()[2])[: int(offsets[-1])])
     words: NDArray[np.int64] = np.ndarray((len(data) - 7,), dtype=">i8", buffer=data, strides=(1,))
-    found: NDArray[np.int64] = words[offsets[1:]].astype(np.int64) >> (8 * (LONGEST_DECIMAL_BYTES - np.diff(offsets)))
+    others = 8 * (LONGEST_DECIMAL_BYTES - np.diff(offsets))
+    found: NDArray[np.int64] = (words[offsets[1:]].astype(np.int64) << others) >> others
     return found
 
 
-def _borders_hold(
+def _borders(
     found: pa.RecordBatch, body_sizes: Sizes, blocks: Sequence[Block], counts: NDArray[np.int64], schema_id: int
-) -> bool:
-    """The proof of the module's docstring."""
+) -> NDArray[np.int64] | None:
+    """Bytes of each record, or None if the proof of the module's docstring fails."""
     length, value_length, offset, stamp, headers = (
         integers(found.column(name)) for name in ("length", "value_length", "offset_delta", "timestamp_delta", "header_count")
     )
@@ -200,7 +220,8 @@ def _borders_hold(
     key_size = encoded_size(Plain("bytes"), found.column("key"))
     parts = 2 + varint_size(stamp) + varint_size(offset) + key_size + varint_size(value_length) + value_length
     raw_bytes = np.array([len(b.raw) for b in blocks], dtype=np.int64)
-    return bool(
+    whole: NDArray[np.int64] = length + varint_size(length)
+    holds = (
         np.array_equal(offset, np.arange(len(offset)) - np.repeat(starts, counts))
         and not headers.any()
         and not _fixed(found, "attributes").any()
@@ -208,8 +229,9 @@ def _borders_hold(
         and (_fixed(found, "schema_id").view(">u4") == schema_id).all()
         and (value_length == FRAME_BYTES + body_sizes).all()
         and (length == parts).all()
-        and np.array_equal(np.add.reduceat(length + varint_size(length), starts), raw_bytes)
+        and np.array_equal(np.add.reduceat(whole, starts), raw_bytes)
     )
+    return whole if holds else None
 
 
 def _fixed(found: pa.RecordBatch, name: str) -> NDArray[np.uint8]:

@@ -5,7 +5,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from k2stream.decode.avro_type import Array, AvroType, Decimal, Enum, Fixed, Map, Plain, nullable
+from k2stream.decode.avro_type import Array, AvroType, Decimal, Enum, Fixed, Map, Plain, Union, nullable
 
 Sizes = NDArray[np.int64] | int
 """Bytes of each value; a plain int if all take the same."""
@@ -16,14 +16,14 @@ FIXED_PLAIN = {"null": 0, "boolean": 1, "float": 4, "double": 8}
 
 
 def is_sizable(t: AvroType) -> bool:
-    """Whether `encoded_size` knows the type."""
+    """Whether `encoded_size` knows the type, and nothing in it is out of the range checks' sight."""
     match t:
         case Array(inner) | Map(inner):
-            return is_sizable(inner) and not isinstance(inner, Decimal)
+            return is_sizable(inner) and not isinstance(inner, (Decimal, Enum, Union))
         case Plain() | Decimal() | Enum() | Fixed():
             return True
     inside = nullable(t)
-    return inside is not None and not isinstance(inside, Decimal) and is_sizable(inside)
+    return inside is not None and not isinstance(inside, (Decimal, Enum)) and is_sizable(inside)
 
 
 def encoded_size(t: AvroType, values: pa.Array) -> Sizes:
@@ -64,10 +64,11 @@ def varint_size(values: NDArray[np.int64]) -> Sizes:
 
 
 def integers(values: pa.Array) -> NDArray[np.int64]:
-    """The numbers of an array without its nulls' sake: what stands in a null's place is anything."""
-    width = np.int32 if values.type.bit_width == 32 else np.int64
-    numbers: NDArray[np.int64] = np.frombuffer(values.buffers()[1], width)[values.offset : values.offset + len(values)]
-    return numbers
+    """The numbers of an array; what stands in a null's place is anything."""
+    buffer, mine = values.buffers()[1], slice(values.offset, values.offset + len(values))
+    if values.type.bit_width == 32:
+        return np.frombuffer(buffer, np.int32)[mine].astype(np.int64)
+    return np.frombuffer(buffer, np.int64)[mine]
 
 
 def _one(value: int) -> int:
@@ -85,8 +86,8 @@ def _blocks(values: pa.Array, items: Sizes) -> Sizes:
     counts = np.diff(offsets)
     if not counts.any():
         return 1
-    each = np.full(int(offsets[-1]), items, dtype=np.int64) if isinstance(items, int) else items
-    total = np.concatenate([np.zeros(1, np.int64), np.cumsum(each)])
+    total = np.zeros(int(offsets[-1]) + 1, np.int64)
+    total[1:] = np.cumsum(np.broadcast_to(items, len(total) - 1))
     sizes: NDArray[np.int64] = 1 + total[offsets[1:]] - total[offsets[:-1]] + np.where(counts > 0, varint_size(counts), 0)
     return sizes
 
