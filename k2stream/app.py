@@ -20,6 +20,7 @@ from k2stream.settings import Settings
 from k2stream.topics import KEPT_30_DAYS, LETTER_TOPICS, resolve
 from k2stream.transport.open import open_sink
 from k2stream.transport.sink import LogSink
+from k2stream.web.port import require_free
 
 log = structlog.get_logger(__name__)
 
@@ -82,8 +83,9 @@ class K2App(faust.App):
     # --- life -----------------------------------------------------------------------------------------
 
     async def on_first_start(self) -> None:
-        await super().on_first_start()
         try:
+            self._claim()
+            await super().on_first_start()
             await self._boot()
         except K2Error as exc:
             self.fatal = str(exc)
@@ -93,8 +95,12 @@ class K2App(faust.App):
             self.add_future(capture.run())
         self.add_future(self.watch_topics())
 
-    async def _boot(self) -> None:
+    def _claim(self) -> None:
+        """Before Faust makes a folder or opens its port: what is not there or taken is said in one sentence."""
         self.hold = Home.open(self.settings.home).hold()  # `k2 reset` is refused while this process lives
+        require_free(self.settings.web_host, self.settings.web_port)
+
+    async def _boot(self) -> None:
         self.sink = open_sink(self.settings)
         for topic in LETTER_TOPICS:
             await self.sink.create_topic(topic, self.settings.partitions, KEPT_30_DAYS)
