@@ -1,6 +1,7 @@
 """The Faust app: our transport, every Faust default that we change, and the captures of this worker."""
 
 import asyncio
+import atexit
 import resource
 import sys
 import time
@@ -90,6 +91,7 @@ class K2App(faust.App):
         except K2Error as exc:
             self.fatal = str(exc)
             log.error("worker.not_started", cause=str(exc))
+            atexit.register(say_last, str(exc))
             raise SystemExit(1) from None
         for capture in self.captures.values():
             self.add_future(capture.run())
@@ -139,6 +141,7 @@ class K2App(faust.App):
         if self.fatal is None:
             self.fatal = sentence
             log.error("worker.stopped", cause=sentence)
+            atexit.register(say_last, sentence)
             self.loop.call_soon_threadsafe(self._crash, SystemExit(1))
 
     # --- BatchHandler: each data type's capture answers for its own topics ------------------------------
@@ -193,6 +196,11 @@ def create_app(settings: Settings) -> K2App:
     )
     app.use(settings)
     return app
+
+
+def say_last(sentence: str) -> None:
+    """The reason of an end as the last line on stderr, below all that Faust logs while it stops."""
+    sys.stderr.write(f"k2: {sentence}\n")
 
 
 def peak_rss_mb() -> float:
