@@ -23,9 +23,12 @@ for more. So there is one block a call, the reader's batch is exactly the expect
 import itertools
 import json
 import os
-from collections.abc import Sequence
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
@@ -275,21 +278,34 @@ def _sized(raw: bytes) -> bytes:
 
 
 def _read_avro(header: bytes, raw: bytes, count: int) -> pa.RecordBatch | None:
-    """The first `count` records of one block; None if the reader refuses them.
-
-    The file lives in memory and has no name that could outlive the process.
-    """
-    handle = os.memfd_create("k2stream-block")
+    """The first `count` records of one block; None if the reader refuses them. Raises OSError if there is no room for the file."""
+    context = SessionContext(SessionConfig().with_target_partitions(1).with_batch_size(count))
     try:
-        with os.fdopen(os.dup(handle), "wb") as file:
-            file.writelines((header, _zigzag(count), _zigzag(len(raw)), raw, SYNC))
-        context = SessionContext(SessionConfig().with_target_partitions(1).with_batch_size(count))
-        stream = context.read_avro(f"/proc/{os.getpid()}/fd/{handle}", file_extension="").execute_stream()
-        return stream.next().to_pyarrow()
-    except BaseException as exc:
-        # The reader has one exception for everything, and a panic in it derives from BaseException: both mean "not proven".
-        if isinstance(exc, (KeyboardInterrupt, SystemExit, MemoryError, OSError)):
-            raise
-        return None
-    finally:
-        os.close(handle)
+        with _memory_file(header, _zigzag(count), _zigzag(len(raw)), raw, SYNC) as path:
+            return context.read_avro(path, file_extension="").execute_stream().next().to_pyarrow()
+    except (OSError, MemoryError):
+        raise
+    except BaseException as exc:  # the reader has one exception for everything, and its panics are no Exception
+        if isinstance(exc, Exception) or type(exc).__name__ == "PanicException":
+            return None
+        raise
+
+
+@contextmanager
+def _memory_file(*parts: bytes) -> Iterator[str]:
+    """The path of a file that no crash leaves behind; where the system has no such files, a temporary one."""
+    if sys.platform == "linux":
+        with os.fdopen(os.memfd_create("k2stream-block"), "wb", buffering=0) as file:
+            _write_all(file, parts)
+            yield f"/proc/{os.getpid()}/fd/{file.fileno()}"
+    else:
+        with tempfile.NamedTemporaryFile(suffix=".avro", buffering=0) as file:
+            _write_all(file, parts)
+            yield file.name
+
+
+def _write_all(file: IO[bytes], parts: Sequence[bytes]) -> None:
+    for part in parts:
+        left = memoryview(part)
+        while left:
+            left = left[file.write(left) :]

@@ -240,6 +240,17 @@ def test_a_record_forged_so_that_all_stated_lengths_add_up_is_not_accepted() -> 
     assert found.rows["trade_id"].to_pylist() == ["BINANCE-2"]
 
 
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("extra", [b"\0", b"xx", kafka_record(2, frame(1, body_of(a_trade(2))))])
+def test_bytes_after_the_last_record_do_not_hang_the_reader(extra: bytes) -> None:
+    """The columnar reader spins for ever on a block with bytes left over; they are a damaged log batch, said at once."""
+    payload = b"".join(kafka_record(n, frame(1, body_of(a_trade(n)))) for n in range(2))
+    batch = batch_of(raw_log_batch(payload + extra, 2))
+    assert not was_fast(batch)
+    with pytest.raises(DecodeError):
+        Decoder("trade_v2", Schemas()).decode(batch)
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_payloads_of_any_bytes_are_refused_or_read_alike(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Bits flipped anywhere in a log batch: both paths give the same, or both call it damaged, and none hangs."""

@@ -1,0 +1,93 @@
+"""Avro bodies one by one: bytes that lie about themselves are refused before anything is allocated for them."""
+
+from typing import Any
+
+import pytest
+
+from k2stream.decode.avro_reader import BadBody, reader_of
+from k2stream.decode.avro_type import parse
+from k2stream.errors import DecodeError
+from k2stream.verdict import Reason
+
+
+def record(*types: Any, **defaults: Any) -> dict[str, Any]:
+    fields = [{"name": f"f{i}", "type": t} for i, t in enumerate(types)]
+    return {"type": "record", "name": "R", "fields": [*fields, *({"name": n, "type": "long", "default": d} for n, d in defaults.items())]}
+
+
+def read(writer: dict[str, Any], body: bytes, reader: dict[str, Any] | None = None) -> dict[str, Any]:
+    return reader_of(parse(writer), parse(reader or writer))(body)
+
+
+STRINGS = {"type": "array", "items": "string"}
+DECIMAL = {"type": "bytes", "logicalType": "decimal", "precision": 2, "scale": 1}
+HUGE = b"\xfe\xff\xff\xff\xff\xff\xff\xff\xff\x01"  # 2**63 - 1
+
+
+@pytest.mark.parametrize(
+    ("t", "body", "reason"),
+    [
+        ("string", HUGE, Reason.TRUNCATED),
+        (STRINGS, HUGE, Reason.TRUNCATED),
+        ({"type": "map", "values": "string"}, HUGE, Reason.TRUNCATED),
+        ("string", b"\x01", Reason.MALFORMED),
+        ("string", b"\x02\xff", Reason.INVALID_UTF8),
+        ("long", b"\xff" * 9 + b"\x7f", Reason.MALFORMED),
+        ("long", b"\xff" * 11, Reason.MALFORMED),
+        ("long", b"\x80", Reason.TRUNCATED),
+        ("int", b"\x80\x80\x80\x80\x20", Reason.MALFORMED),
+        (STRINGS, b"\x01\x7e\x02x\0", Reason.MALFORMED),
+        (["null", "long"], b"\x04\x02", Reason.MALFORMED),
+        (DECIMAL, b"\x02\x64", Reason.DECIMAL_OUT_OF_RANGE),
+        (DECIMAL, b"\0", Reason.MALFORMED),
+        ({"type": "enum", "name": "E", "symbols": ["A"]}, b"\x02", Reason.ENUM_OUT_OF_RANGE),
+        ("null", b"\0", Reason.TRAILING_BYTES),
+    ],
+)
+def test_bad_bodies_are_refused_with_their_reason(t: Any, body: bytes, reason: Reason) -> None:
+    """Lengths and counts past the body, numbers too wide, words out of range: each has its name."""
+    with pytest.raises(BadBody) as refused:
+        read(record(t), body)
+    assert refused.value.reason == reason
+
+
+@pytest.mark.parametrize(
+    ("t", "body", "value"),
+    [
+        ("long", b"\xff" * 9 + b"\x01", -(2**63)),
+        (DECIMAL, b"\x02\x63", 99),
+        (DECIMAL, b"\x04\xff\x9d", -99),
+        (STRINGS, b"\x01\x04\x02x\x02\x02y\0", ["x", "y"]),
+        ({"type": "map", "values": "string"}, b"\x04\x02a\x02x\x02a\x02y\0", [("a", "x"), ("a", "y")]),
+    ],
+)
+def test_unusual_but_valid_bodies_are_read(t: Any, body: bytes, value: Any) -> None:
+    """Blocks with sizes, extremes, padded decimals and a key that stands twice lose nothing."""
+    assert read(record(t), body) == {"f0": value}
+
+
+def test_versions_resolve_as_avro_says() -> None:
+    """A promoted number, a dropped field and a default; a field without default is refused, a change of unit too."""
+    assert read(record("int", "string"), b"\x02\x02x", record("long", new=7)) == {"f0": 1, "new": 7}
+    with pytest.raises(DecodeError, match="no default"):
+        read(record("int"), b"", record("int", "string"))
+    millis, micros = (record({"type": "long", "logicalType": f"timestamp-{unit}"}) for unit in ("millis", "micros"))
+    with pytest.raises(DecodeError, match="timestamp-millis cannot be read as timestamp-micros"):
+        read(millis, b"", micros)
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "array", "items": "long"},
+        record({"type": "array", "items": "null"}),
+        {"type": "record", "name": "R", "fields": [{"name": "next", "type": ["null", "R"]}]},
+        record("duration"),
+        {"type": "record"},
+        {},
+    ],
+)
+def test_schemas_that_cannot_be_read_safely_are_refused(schema: dict[str, Any]) -> None:
+    """Recursion, items of no bytes and things that are no schema make no reader."""
+    with pytest.raises(DecodeError):
+        parse(schema)
