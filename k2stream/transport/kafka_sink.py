@@ -101,7 +101,7 @@ class KafkaSink:
         async def create(client: AIOKafkaClient) -> None:
             metadata = await client.send(_any_node(client), MetadataRequest([]))
             replication = self._replication or min(MAX_REPLICATION, len(metadata.brokers))
-            wanted = (topic, partitions, replication, [], sorted(config.items()))
+            wanted: tuple[Any, ...] = (topic, partitions, replication, [], sorted(config.items()))
             request = CreateTopicsRequest([wanted], int(self._timeout_seconds * 1000), False)
             response = await client.send(metadata.controller_id, request)
             _, code, text = response.topic_errors[0]
@@ -145,7 +145,8 @@ class KafkaSink:
         async def ask(client: AIOKafkaClient) -> Sequence[Any]:
             leader = await self._leader(client, tp)
             response = await client.send(leader, request)
-            _, code, *fields = response.topics[0][1][0]
+            _, code, *answered = response.topics[0][1][0]
+            fields: list[Any] = answered
             if code:
                 client.force_metadata_update()
                 raise for_code(code)()

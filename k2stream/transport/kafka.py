@@ -1,0 +1,64 @@
+"""`k2kafka://host:9092`: a worker on Kafka, whole log batches through Faust's own aiokafka driver.
+
+Several brokers are separated by `;`. Group membership, rebalances and per-event topics are the driver's; what is read and
+from where is `BatchNativeConsumer`'s.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from faust.transport.drivers import aiokafka as driver
+from faust.types import TP
+
+from k2stream.transport.base import BatchNativeConsumer, BatchNativeTransport
+from k2stream.transport.kafka_options import KAFKA_PORT
+from k2stream.transport.kafka_producer import Producer
+from k2stream.transport.kafka_sink import KafkaSink
+from k2stream.transport.kafka_thread import KafkaThread
+
+__all__ = ["Consumer", "KafkaSink", "Producer", "Transport"]
+
+
+class Consumer(BatchNativeConsumer, driver.Consumer):
+    """Faust's consumer on Kafka."""
+
+    _thread: KafkaThread
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._is_ending = False
+
+    def _new_consumer_thread(self) -> KafkaThread:
+        return KafkaThread(self, loop=self.loop, beacon=self.beacon)
+
+    def is_compacted(self, topic: str) -> bool:
+        return self._thread.is_compacted(topic)
+
+    async def committed(self, tps: set[TP]) -> Mapping[TP, int | None]:
+        return await self._thread.committed(tps)
+
+    def verify_event_path(self, now: float, tp: TP) -> None:
+        """Faust's warnings about slow streams know nothing of windows that stay open; our health does."""
+        if not self.is_batch_topic(tp.topic):
+            super().verify_event_path(now, tp)
+
+    def stop_app(self, exc: Exception) -> None:
+        """End the worker for good, once, from any thread: what is stored is damaged."""
+        if self._is_ending:
+            return
+        self._is_ending = True
+        stop_for = getattr(self.app, "stop_for", None)
+        if stop_for is not None:
+            stop_for(str(exc))
+        else:
+            self.log.critical("%s", exc)
+            self.loop.call_soon_threadsafe(self.app._crash, SystemExit(1))  # noqa: SLF001 # Faust's own way to end a worker from outside
+
+
+class Transport(BatchNativeTransport, driver.Transport):
+    """Faust's transport for `k2kafka://`."""
+
+    Consumer = Consumer
+    Producer = Producer
+    default_port = KAFKA_PORT
+    driver_version = f"k2stream-{driver.Transport.driver_version}"

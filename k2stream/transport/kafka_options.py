@@ -1,0 +1,56 @@
+"""What our aiokafka consumer is told: Faust's configuration for the connection, ours for all that decides what is read."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from faust.transport.drivers.aiokafka import credentials_to_aiokafka_auth, server_list
+from yarl import URL
+
+from k2stream.settings import Settings
+
+KAFKA_PORT = 9092
+FETCH_WAIT_MS = 250
+"""A broker holds an empty fetch so long: partitions that were sought meanwhile wait for its answer."""
+MIN_PARTITION_BYTES = 1 << 16
+PARTITION_SHARE = 8
+"""One fetch of one partition takes at most this part of the budget, so that a round passes it by little."""
+NEVER_MS = (1 << 31) - 1
+
+
+def bootstrap_of(urls: Sequence[URL]) -> list[str]:
+    """`host:port` of each URL, as aiokafka wants them; IPv6 addresses in brackets."""
+    servers: list[str] = server_list(list(urls), KAFKA_PORT)
+    return servers
+
+
+def consumer_options(conf: Any, settings: Settings, urls: Sequence[URL], assignor: object) -> dict[str, Any]:
+    """Arguments of AIOKafkaConsumer for a worker; `conf` is the Faust app's configuration."""
+    partition_bytes = max(MIN_PARTITION_BYTES, settings.fetch_buffer_bytes // PARTITION_SHARE)
+    return {
+        "bootstrap_servers": bootstrap_of(urls),
+        "client_id": conf.broker_client_id,
+        "group_id": conf.id,
+        "group_instance_id": conf.consumer_group_instance_id,
+        "partition_assignment_strategy": [assignor],
+        "isolation_level": settings.isolation_level,
+        "auto_offset_reset": "none",  # a reader whom retention has passed must stop, not be moved on
+        "enable_auto_commit": False,
+        "check_crcs": True,
+        "max_poll_records": None,
+        "max_partition_fetch_bytes": min(conf.consumer_max_fetch_size, partition_bytes),
+        "fetch_max_bytes": settings.fetch_buffer_bytes,
+        "fetch_max_wait_ms": FETCH_WAIT_MS,
+        "session_timeout_ms": settings.session_timeout_ms,
+        "heartbeat_interval_ms": settings.heartbeat_interval_ms,
+        "rebalance_timeout_ms": max(settings.session_timeout_ms, 2 * settings.revoke_timeout_ms),
+        "max_poll_interval_ms": NEVER_MS,  # a full budget stops the fetching for as long as the lake is away
+        "request_timeout_ms": int(conf.broker_request_timeout * 1000),
+        "metadata_max_age_ms": min(conf.consumer_metadata_max_age_ms, settings.topic_refresh_ms),
+        "connections_max_idle_ms": conf.consumer_connections_max_idle_ms,
+        **auth_options(conf),
+    }
+
+
+def auth_options(conf: Any) -> dict[str, Any]:
+    """TLS and SASL, as Faust's `broker_credentials` and `ssl_context` say."""
+    return dict(credentials_to_aiokafka_auth(conf.broker_credentials, conf.ssl_context))
