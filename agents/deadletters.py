@@ -7,19 +7,19 @@ Guarantee:  a letter written twice is counted once, for it has one key
 
 from collections import Counter
 
-import faust
-from k2stream.deadletter.envelope import decode_letter
-from tables.live.letters import letters_table
-from k2stream.topics import LETTER_TOPICS
+from faust.types import StreamT
 
 from agents import app
+from k2stream.deadletter.envelope import decode_letter
+from k2stream.topics import LETTER_TOPICS
+from tables.live.letters import letters_table
 
 letters = letters_table(app)
 letter_topic = app.topic(*LETTER_TOPICS, key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw")
 
 
 @app.agent(letter_topic, name="deadletters")
-async def count_letters(stream: faust.Stream) -> None:
+async def count_letters(stream: StreamT[bytes]) -> None:
     """Remember the reason of each letter under its origin."""
     async for event in stream.events():
         letters[event.key.decode()] = decode_letter(event.value).reason

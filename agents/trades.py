@@ -6,13 +6,13 @@ Guarantee:  exactly once, whatever crashes, rebalances or wakes up late: the tab
             read, and a commit that does not continue it is refused
 """
 
-import faust
+from faust.types import StreamT
+
+from agents import app
 from k2stream.app import K2App
 from k2stream.wiring import open_capture
 from tables.lake.gaps import GAPS
 from tables.lake.trades import TRADES
-
-from agents import app
 
 trade_batches = app.batch_topic("trades", app.settings.topics)
 
@@ -23,7 +23,7 @@ def open_trades(app: K2App) -> None:
 
 
 @app.agent(trade_batches, name="trades")
-async def capture_trades(stream: faust.Stream) -> None:
+async def capture_trades(stream: StreamT[bytes]) -> None:
     """Hand each batch to the capture, which acks it once it is committed."""
-    async for event in stream.noack().events():
+    async for event in stream.noack().events():  # type: ignore[attr-defined] # Stream has it, its interface does not
         await app.captures["trades"].take(event.value)

@@ -6,7 +6,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import faust
 import structlog
@@ -19,6 +19,7 @@ from k2stream.home import Home
 from k2stream.records import TopicPartition
 from k2stream.settings import Settings
 from k2stream.topics import KEPT_30_DAYS, LETTER_TOPICS, resolve
+from k2stream.transport.conductor import BatchConductor
 from k2stream.transport.open import open_sink
 from k2stream.transport.sink import LogSink
 from k2stream.web.port import require_free
@@ -110,31 +111,26 @@ class K2App(faust.App):
             await asyncio.to_thread(starter, self)
         await self._resolve_topics()
 
-    async def _resolve_topics(self) -> bool:
-        """True if a pattern matches a topic that nobody reads yet."""
+    async def _resolve_topics(self) -> None:
+        """Give each pattern's topic the names that match today."""
         existing = await self.sink.topics()
-        found = False
         for data_type, (patterns, topic) in self.patterns.items():
             new = [n for n in resolve(patterns, existing) if n not in topic.names]
             if new:
                 log.info("topics.found", data_type=data_type, topics=new)
                 topic.names.extend(new)
-                found = True
-        return found
 
     async def watch_topics(self) -> None:
         """Resolve patterns again and again; a new topic is subscribed without a restart."""
-        self.topics._resubscribe_sleep_lock_seconds = 1.0  # noqa: SLF001 # Faust waits 45 s and has no setting for it
         while not self.should_stop:
             await self.sleep(self.settings.topic_refresh_ms / 1000)
             try:
-                found = await self._resolve_topics()
+                await self._resolve_topics()
             except K2Error as exc:
                 self.health.red("topics", str(exc))
                 continue
             self.health.green("topics")
-            if found:
-                self.topics._flag_changes()  # noqa: SLF001 # the conductor's own way to ask for a resubscription
+            cast("BatchConductor", self.topics).ensure_subscribed()
 
     def stop_for(self, sentence: str) -> None:
         """End the worker with exit code 1 and one sentence that says why."""
@@ -170,10 +166,11 @@ class K2App(faust.App):
     def topic_lost(self, tp: TopicPartition, first: int, last: int) -> None:
         self.captures[self._data_type(tp.topic)].topic_lost(tp, first, last)
 
-    def state(self) -> dict[str, Any]:  # JSON
+    def report(self) -> dict[str, Any]:  # JSON
         """What `/state` shows."""
         process = {"cpu_seconds": time.process_time(), "peak_rss_mb": peak_rss_mb()}
-        return {"app": self.conf.id, "process": process, "healthy": self.health.is_green(), "causes": self.health.causes(), **{d: c.state() for d, c in self.captures.items()}}
+        health = {"healthy": self.health.is_green(), "causes": self.health.causes()}
+        return {"app": self.conf.id, "process": process, **health, **{d: c.state() for d, c in self.captures.items()}}
 
 
 def create_app(settings: Settings) -> K2App:

@@ -40,7 +40,14 @@ def arrow_type(avro: Any) -> pa.DataType:
     if isinstance(avro, list):
         return arrow_type(next(t for t in avro if t != "null"))
     if isinstance(avro, str):
-        plain: dict[str, pa.DataType] = {"string": pa.string(), "long": pa.int64(), "int": pa.int32(), "boolean": pa.bool_(), "bytes": pa.binary(), "double": pa.float64()}
+        plain: dict[str, pa.DataType] = {
+            "string": pa.string(),
+            "long": pa.int64(),
+            "int": pa.int32(),
+            "boolean": pa.bool_(),
+            "bytes": pa.binary(),
+            "double": pa.float64(),
+        }
         return plain[avro]
     match avro.get("logicalType"):
         case "decimal":

@@ -1,5 +1,7 @@
 """Where the edges meet: one data type's capture, built from settings when the worker starts."""
 
+from typing import cast
+
 from k2stream.app import K2App
 from k2stream.capture.capture import Capture, Plan
 from k2stream.capture.edges import Edges
@@ -18,6 +20,7 @@ from k2stream.records import TopicPartition
 from k2stream.rows import SCHEMA_OF_DATA_TYPE
 from k2stream.settings import Settings
 from k2stream.state.open import open_store
+from k2stream.transport.base import BatchConsumer
 from k2stream.validate import Limits
 from k2stream.window import WindowLimits
 
@@ -42,7 +45,7 @@ def open_capture(app: K2App, data_type: str, rows: TableDeclaration, events: Tab
     table = TradesLake.open(settings, rows, events, clock=clock, on_step=on_step)
     letters = LetterBox(app.sink, settings.partitions)
     edges = Edges(
-        consumer=lambda: app.consumer,
+        consumer=lambda: cast(BatchConsumer, app.consumer),  # every transport of ours makes one
         decoder=Decoder(SCHEMA_OF_DATA_TYPE[data_type], open_registry(settings)),
         table=table,
         lookup=TableSeen(table.files, settings.dedup_tolerance_ms * 1000),

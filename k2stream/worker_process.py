@@ -52,7 +52,7 @@ class WorkerProcess:
     def state(self) -> dict[str, Any] | None:  # JSON of /state
         """What `/state` says; None while the page does not answer."""
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/state", timeout=5) as answer:  # noqa: S310 # loopback
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/state", timeout=5) as answer:
                 state: dict[str, Any] = orjson.loads(answer.read())
                 return state
         except (urllib.error.URLError, OSError, orjson.JSONDecodeError):

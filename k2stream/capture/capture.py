@@ -19,7 +19,7 @@ from typing import TypeVar
 import structlog
 
 from k2stream.capture import closing as sink
-from k2stream.capture.edges import Edges
+from k2stream.capture.edges import Edges, Head
 from k2stream.capture.progress import Progress
 from k2stream.capture.restore import Memory, restore
 from k2stream.capture.stages import Stages
@@ -30,7 +30,7 @@ from k2stream.dedup.seen import RecentWindows
 from k2stream.errors import Fenced, K2Error, RegistryUnavailable
 from k2stream.gaps import Tracker
 from k2stream.health import Health
-from k2stream.pipeline import judge
+from k2stream.pipeline import Settled, judge
 from k2stream.records import Batch, TopicPartition
 from k2stream.topics import TopicName
 from k2stream.validate import Limits
@@ -117,7 +117,7 @@ class Capture:
         try:
             async with asyncio.timeout(deadline.remaining_seconds()):
                 await self._close_window()
-                while self._in_sink or self._outstanding:
+                while self._in_sink or self._outstanding:  # noqa: ASYNC110 # two conditions, changed in threads
                     await asyncio.sleep(TICK_SECONDS)
         except TimeoutError:
             log.warning("capture.revoked_late", partitions=len(tps), then="the fence decides what landed; the rest is read again")
@@ -274,7 +274,7 @@ class Capture:
         windows = [window, self._window, *self._outstanding]
         return min([self._marked_through, self._judging_since, *(j.marked_through for w in windows for j in w.judged)])
 
-    def _done(self, window: OpenWindow, closing: sink.Closing, settled: sink.Settled, head: sink.Head) -> None:
+    def _done(self, window: OpenWindow, closing: sink.Closing, settled: Settled, head: Head) -> None:
         """Step 7: acks follow the table, they never lead it."""
         self._committed.update({tp: span[1] for tp, span in settled.spans.items()})
         self._decode_thread.submit(self._mark, closing, settled, window.number, self._era)
@@ -285,7 +285,7 @@ class Capture:
         self.health.green("capture")
         self.progress.committed(settled, head.vector, self.clock.monotonic())
 
-    def _mark(self, closing: sink.Closing, settled: sink.Settled, number: int, era: int) -> None:
+    def _mark(self, closing: sink.Closing, settled: Settled, number: int, era: int) -> None:
         with self.stages.timed("mark"):
             closing.memory.seen.mark(settled.keys, settled.times_us)
         if era == self._era:

@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import pyarrow as pa
 
@@ -38,8 +38,8 @@ class Head(Protocol):
     def is_ancestor(self, snapshot_id: int) -> bool: ...
 
 
-class Staged(Protocol):
-    """A window's files, written and synced, not yet in the table."""
+Staged = Any
+"""A window's files, written and synced, not yet in the table: what `Table.write` gave goes back to `commit` as it is."""
 
 
 class Table(Protocol):

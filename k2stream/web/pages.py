@@ -18,7 +18,7 @@ def add_pages(app: K2App) -> None:
 
     @app.page("/state", name="state")
     async def state(view: View, request: Request) -> Response:
-        return _guarded(app, view, request) or _json(view, app.state())
+        return _guarded(app, view, request) or _json(view, app.report())
 
     @app.page("/healthz", name="healthz")
     async def healthz(view: View, request: Request) -> Response:

@@ -1,6 +1,7 @@
 """Topic names: built, parsed, and matched by pattern."""
 
 import pytest
+
 from k2stream.errors import SettingsError
 from k2stream.rows import SCHEMA_OF_DATA_TYPE
 from k2stream.topics import KINDS, LETTER_TOPICS, TopicName, resolve
