@@ -18,8 +18,10 @@ from k2stream.decode.block import BlockReader, open_block
 from k2stream.decode.decoder import Decoder
 from k2stream.decode.framing import frame
 from k2stream.errors import DecodeError, RegistryUnavailable
+from k2stream.feed.avro import encode
 from k2stream.records import Batch, Kind, LogBatch
 from k2stream.rows import TRADES, AvroSchema, avro_schema
+from k2stream.testing import trade_rows
 from k2stream.transport.batch_builder import build_log_batch
 from k2stream.transport.sink import Outgoing
 from k2stream.verdict import Decoded, Marker, Reason
@@ -331,6 +333,18 @@ def test_rows_that_nobody_asked_for_are_trimmed(monkeypatch: pytest.MonkeyPatch)
     assert [list(range(13, 20)), [*range(40, 50), *range(51, 61)]] == [d.rows["offset"].to_pylist() for d in found]
     assert [{0}, {1}] == [set(d.rows["partition"].to_pylist()) for d in found]
     assert [[r.offset for r in d.rejects] for d in found] == [[], [50]]
+
+
+def test_what_our_feeds_write_goes_fast_and_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The feeds' own encoder writes what the block reader can prove; several calls for one fetch give the same rows."""
+    rows = trade_rows({"offset": n, "trade_id": f"ASX-{n}", "price": Decimal(n + 1) / 8, "vendor_data": [("a", str(n))]} for n in range(300))
+    rows = rows.set_column(rows.column_names.index("is_sample_data"), "is_sample_data", pa.array([False] * 300))
+    rows = rows.set_column(rows.column_names.index("topic"), "topic", pa.array([TOPIC] * 300)).cast(TRADES)
+    values = encode(rows, schema="trade_v2", schema_id=1).to_pylist()
+    batch = batch_of(*(log_batch(values[n : n + 100], base=n) for n in (0, 100, 200)))
+    assert was_fast(batch)
+    monkeypatch.setattr(decoder_module, "MOST_BYTES", 30_000)
+    assert Decoder("trade_v2", Schemas()).decode(batch).rows.cast(TRADES).equals(rows)
 
 
 def test_a_fetch_without_records_has_no_rows() -> None:
