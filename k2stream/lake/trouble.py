@@ -19,6 +19,8 @@ ADVICE = {
     errno.EPERM: "this user may not write there. Give it the right, or name another place with K2_HOME or K2_WAREHOUSE",
     errno.EROFS: "the file system is read-only. Mount it for writing, or name another place with K2_HOME or K2_WAREHOUSE",
     errno.ENOENT: "it does not exist. If it was removed by hand, put it back or start over with `k2 reset`",
+    errno.EEXIST: "it is not a folder. Move that file away, or name another place with K2_HOME or K2_WAREHOUSE",
+    errno.ENOTDIR: "a file lies where a folder should be. Move it away, or name another place with K2_HOME or K2_WAREHOUSE",
     errno.EMFILE: "too many files are open. Raise the limit (ulimit -n)",
     errno.EIO: "the disk reports an error. Check its health before going on",
 }
