@@ -2,6 +2,7 @@
 
 import asyncio
 import atexit
+import os
 import resource
 import sys
 import time
@@ -100,6 +101,7 @@ class K2App(faust.App):
 
     def _claim(self) -> None:
         """Before Faust makes a folder or opens its port: what is not there or taken is said in one sentence."""
+        os.umask(0o077)  # nothing that a worker or its children make is for others
         self.hold = Home.open(self.settings.home).hold()  # `k2 reset` is refused while this process lives
         require_free(self.settings.web_host, self.settings.web_port)
 

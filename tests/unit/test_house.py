@@ -109,8 +109,8 @@ def test_no_module_is_a_drawer(folder: str) -> None:
 
 
 def test_modules_stay_short() -> None:
-    """A file of more than 400 lines is two things."""
-    long = {path: lines for path in MODULES if (lines := len((ROOT / path).read_text(encoding="utf-8").splitlines())) > 400}
+    """A file of more than 400 lines, blank ones left out, is two things."""
+    long = {path: lines for path in MODULES if (lines := sum(map(bool, (ROOT / path).read_text(encoding="utf-8").split("\n")))) > 400}
     assert long == {}
 
 
