@@ -123,18 +123,23 @@ class KafkaSite:
 
     async def topic(self, partitions: int = 1, config: Mapping[str, str] | None = None) -> str:
         name = next(names)
-        await self.sink.create_topic(name, partitions, config or {})
+        await self.sink.create_topic(name, partitions, {"retention.ms": "-1"} | dict(config or {}))  # the records are years old
         return name
 
     async def hole(self, tp: TopicPartition, count: int, kind: Kind) -> None:
         """An aborted transaction: its records and its marker."""
         from aiokafka import AIOKafkaProducer
 
+        end = (await self.sink.bounds(tp))[1]
         async with AIOKafkaProducer(bootstrap_servers=self.bootstrap, transactional_id=next(names)) as producer:
             await producer.begin_transaction()
             for _ in range(count):
                 await producer.send_and_wait(tp.topic, b"aborted", partition=tp.partition)
             await producer.abort_transaction()
+        deadline = Deadline.after(WAIT_SECONDS)  # the marker is written after the answer
+        while (await self.sink.bounds(tp))[1] <= end + count:
+            assert not deadline.is_over(), f"no abort marker came to {tp}"
+            await asyncio.sleep(0.01)
 
     async def lose_below(self, tp: TopicPartition, offset: int) -> None:
         from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
