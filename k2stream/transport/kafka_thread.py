@@ -203,6 +203,10 @@ class KafkaThread(driver.AIOKafkaConsumerThread):
             return False
         return True
 
+    def assignment(self) -> set[TP]:
+        """Nothing as long as no broker answered: Faust asks from the first second on."""
+        return set() if self._consumer is None else set(super().assignment())
+
     def highwater(self, tp: TP) -> int:
         """End of the log as of the last fetch, 0 before it; the last stable offset where transactions are read committed."""
         consumer, key = self._ensure_consumer(), driver.ensure_aiokafka_TP(tp)
