@@ -1,15 +1,16 @@
 """Recordings into the log that the settings name: topics made, contracts registered, ticks published; feed, registry and log meet here."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from uuid import uuid4
 
 from k2stream.clock import SystemClock
 from k2stream.decode.registry import open_registry
 from k2stream.feed import recorded
+from k2stream.feed.guard import SessionGuard
 from k2stream.feed.publisher import Progress
 from k2stream.feed.recorded import Published, Script
-from k2stream.feed.recording import MessageIds
+from k2stream.feed.recording import MessageIds, Recording
 from k2stream.rows import avro_schema
 from k2stream.settings import Settings
 from k2stream.topics import KINDS, TopicName
@@ -25,15 +26,40 @@ def publish_trades(settings: Settings, *, rows: int | None = None, progress: Pro
 
     Raises K2Error, with what was published before still in the log.
     """
-    recordings = recorded.trades(ids=MessageIds(uuid4()), now_us=SystemClock().now_us(), rows=rows)
-    return asyncio.run(_publish(settings, [recorded.script(recording) for recording in recordings], progress))
+    recordings = recorded_trades(settings, rows=rows)
+    schema_ids = prepare_topics(settings, [r.topic for r in recordings])
+    return publish(settings, [recorded.script(r) for r in recordings], schema_ids, progress=progress)
 
 
-async def _publish(settings: Settings, scripts: Sequence[Script], progress: Progress | None) -> list[Published]:
+def recorded_trades(settings: Settings, *, rows: int | None = None) -> list[Recording]:
+    """The recorded trades, or the first `rows` of them; raises FeedError if a session is not as it was published before."""
+    whole = recorded.trades(ids=MessageIds(uuid4()), now_us=SystemClock().now_us())
+    SessionGuard(settings.home_path("feed", "sessions.json")).admit(whole)
+    return recorded.limited(whole, rows)
+
+
+def prepare_topics(settings: Settings, topics: Sequence[str]) -> dict[str, int]:
+    """Make market topics that are missing and register their contracts; gives the schema ids by topic."""
+    return asyncio.run(_prepare(settings, topics))
+
+
+def publish(settings: Settings, scripts: Sequence[Script], schema_ids: Mapping[str, int], *, progress: Progress | None = None) -> list[Published]:
+    """Publish scripts to their topics; raises K2Error."""
+    return asyncio.run(_publish(settings, scripts, schema_ids, progress))
+
+
+async def _publish(settings: Settings, scripts: Sequence[Script], schema_ids: Mapping[str, int], progress: Progress | None) -> list[Published]:
     sink = open_sink(settings)
     try:
-        schema_ids = {script.recording.topic: await prepare_topic(settings, sink, script.recording.topic) for script in scripts}
         return await recorded.play(sink, scripts, schema=KINDS["trades"].schema, schema_ids=schema_ids, progress=progress)
+    finally:
+        await sink.close()
+
+
+async def _prepare(settings: Settings, topics: Sequence[str]) -> dict[str, int]:
+    sink = open_sink(settings)
+    try:
+        return {topic: await prepare_topic(settings, sink, topic) for topic in topics}
     finally:
         await sink.close()
 

@@ -59,7 +59,7 @@ class RecordDecoder:
     def decode(self, record: Record) -> Row | Marker | Reject:
         """What a record becomes; raises RegistryUnavailable, nothing else."""
         if record.value is None:
-            return self._without_value(record)
+            return without_value(record)
         framed = read_frame(record.value)
         if framed.reason is not None or framed.schema_id is None:
             return reject(record, framed.reason or Reason.MALFORMED, framed.text, None)
@@ -71,15 +71,17 @@ class RecordDecoder:
         except BadBody as exc:
             return reject(record, exc.reason, str(exc), framed.schema_id)
 
-    def _without_value(self, record: Record) -> Marker | Reject:
-        headers = dict(record.headers)
-        if MARKER not in headers:
-            return reject(record, Reason.NO_VALUE, "The record has no value and is no marker.", None)
-        try:
-            return _marker(record, headers)
-        except (ValueError, KeyError) as exc:
-            text = f"A marker has a symbol as key and headers {MARKER} ({' or '.join(sorted(KINDS))}), {SESSION} and {TIME_US}: {exc!r}."
-            return reject(record, Reason.BAD_MARKER, text, None)
+
+def without_value(record: Record) -> Marker | Reject:
+    """What a record with a null value is: a marker by its headers, else a dead letter."""
+    headers = dict(record.headers)
+    if MARKER not in headers:
+        return reject(record, Reason.NO_VALUE, "The record has no value and is no marker.", None)
+    try:
+        return _marker(record, headers)
+    except (ValueError, KeyError) as exc:
+        text = f"A marker has a symbol as key and headers {MARKER} ({' or '.join(sorted(KINDS))}), {SESSION} and {TIME_US}: {exc!r}."
+        return reject(record, Reason.BAD_MARKER, text, None)
 
 
 def reject(record: Record, reason: Reason, text: str, schema_id: int | None) -> Reject:

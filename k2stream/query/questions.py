@@ -21,6 +21,7 @@ ORDER BY timestamp DESC, exchange, symbol, source_sequence DESC NULLS LAST, topi
 LIMIT $limit
 """
 
+# DuckDB multiplies two DECIMAL(18) as 64-bit integers and overflows on a large block trade: one side is made wider.
 # The volume-weighted average is the one figure here that is rounded; all others are exact decimals.
 DAILY_BARS = """
 SELECT
@@ -28,7 +29,7 @@ SELECT
   first(price ORDER BY timestamp, source_sequence, "offset") AS open, max(price) AS high, min(price) AS low,
   last(price ORDER BY timestamp, source_sequence, "offset") AS close,
   sum(quantity) AS volume,
-  CAST(sum(price * quantity) / sum(quantity) AS DECIMAL(18, 8)) AS vwap
+  CAST(sum(price::DECIMAL(20, 8) * quantity) / sum(quantity) AS DECIMAL(18, 8)) AS vwap
 FROM read_parquet($files, hive_partitioning = false)
 GROUP BY day, exchange, symbol
 ORDER BY day, exchange, symbol
