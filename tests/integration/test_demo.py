@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from k2stream.home import Home
 from k2stream.lake.reader import TableReader
 from k2stream.query.engine import Engine
 from k2stream.query.fingerprint import Fingerprint, table_fingerprint
@@ -65,34 +66,39 @@ def tables(home: Path) -> tuple[Fingerprint, Fingerprint]:
     return found[0], found[1]
 
 
-def test_a_second_demo_on_the_same_home_adds_duplicates_and_no_row_or_gap(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The home of one uninterrupted demo, begun with --fresh on a home that held another."""
+    home = tmp_path_factory.mktemp("whole")
+    Home.open(home)
+    (home / "demo.json").write_text('{"rows": 1, "seed": 5}')
+    assert "WRONG" not in play(home, "--fresh")
+    return home
+
+
+def test_a_second_demo_on_the_same_home_adds_duplicates_and_no_row_or_gap(whole: Path) -> None:
     """The ledger shows every tick once more as a duplicate; the tables stay as they are."""
-    said = play(tmp_path)
-    assert "WRONG" not in said
-    before = tables(tmp_path)
-    assert audited(tmp_path) == {"rows": ROWS, "duplicates": 0, "dead_letters": 0}
-    play(tmp_path)
-    assert tables(tmp_path) == before
-    assert audited(tmp_path) == {"rows": ROWS, "duplicates": ROWS, "dead_letters": 0}
-
-
-def test_a_demo_killed_at_any_moment_and_run_again_ends_with_the_same_tables(tmp_path: Path) -> None:
-    """SIGKILL for the whole process group, several times, at random moments; the last run finishes what is left."""
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    before, ledger = tables(whole), audited(whole)
     play(whole)
+    assert tables(whole) == before
+    assert audited(whole) == ledger | {"duplicates": ledger["duplicates"] + ROWS}
+
+
+def test_a_demo_killed_at_any_moment_and_run_again_ends_with_the_same_tables(whole: Path, tmp_path: Path) -> None:
+    """SIGKILL for the whole process group, several times, at random moments; the last run finishes what is left."""
     moments = random.Random(11)
-    for _ in range(4):
-        demo = start(killed)
+    for _ in range(3):
+        demo = start(tmp_path)
         time.sleep(moments.uniform(1.5, 8.0))
         os.killpg(demo.pid, signal.SIGKILL)
         demo.communicate(timeout=20)
-    play(killed)
-    assert tables(killed) == tables(whole)
-    assert audited(killed)["rows"] == ROWS
+    play(tmp_path)
+    assert tables(tmp_path) == tables(whole)
+    assert audited(tmp_path)["rows"] == ROWS
 
 
 def test_faults_are_found_as_injected_and_refused_where_another_run_lies(tmp_path: Path) -> None:
-    """Every effect of the mix is counted; on a home with trades the demo names --fresh, and --fresh starts over."""
+    """Every effect of the mix is counted; on a home with trades the demo names --fresh."""
     said = play(tmp_path, "--faults", "--seed", "3")
     assert "dead letters, unknown_schema" in said
     assert "WRONG" not in said
@@ -101,5 +107,3 @@ def test_faults_are_found_as_injected_and_refused_where_another_run_lies(tmp_pat
     assert refused.returncode == 1
     assert sentence.startswith("k2: ")
     assert "--fresh" in sentence
-    play(tmp_path, "--fresh")
-    assert audited(tmp_path) == {"rows": ROWS, "duplicates": 0, "dead_letters": 0}
