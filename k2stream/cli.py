@@ -125,13 +125,24 @@ def reset(yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = Fals
 
 
 @app.command()
-def adopt(table: Annotated[str, typer.Option(help="Table without a reachable offset vector.")] = "trades") -> None:
+def adopt(
+    table: Annotated[str, typer.Option(help="Table without a reachable offset vector.")] = "trades",
+    lost: Annotated[bool, typer.Option("--lost", help="Accept instead that the log lost offsets before they were read.")] = False,
+) -> None:
     """Give a table that lost its offset vector a new one, taken from its rows; begins a new count."""
     settings = _settings_of_tables()
     from k2stream.clock import Deadline
-    from k2stream.lake.adopt import adopt_table
+    from k2stream.lake.adopt import accept_loss, adopt_table
+    from k2stream.transport.ends import begins_of
 
-    head = adopt_table(settings, table, Deadline.after(settings.commit_timeout_ms / 1000))
+    deadline = Deadline.after(settings.commit_timeout_ms / 1000)
+    if lost:
+        given_up = accept_loss(settings, table, begins_of(settings), deadline)
+        for tp, (first, last) in sorted(given_up.items()):
+            typer.echo(f"{tp.topic}/{tp.partition}: offsets {first:,} to {last:,} are given up; its ledger counts from {last + 1:,}")
+        typer.echo("" if given_up else "Nothing is lost: the log holds every offset that the table asks for.", nl=not given_up)
+        return
+    head = adopt_table(settings, table, deadline)
     typer.echo(f"{settings.namespace}.{table} has a vector again, in snapshot {head.snapshot_id}; its ledger counts from there:")
     for tp, entry in sorted(head.vector.items()):
         typer.echo(f"  {tp.topic}/{tp.partition} is read on from offset {entry.next:,}")

@@ -130,7 +130,7 @@ class Capture:
         self.health.red(
             f"lost {tp.topic}/{tp.partition}",
             f"{tp.topic}/{tp.partition}: offsets {first} to {last} are gone from the log before they were committed. "
-            "The partition is stopped; restore the log, or accept the loss with `k2 adopt`.",
+            "The partition is stopped; restore the log, or accept the loss with `k2 adopt --lost`.",
         )
 
     async def take(self, batch: Batch) -> None:

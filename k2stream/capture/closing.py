@@ -112,7 +112,8 @@ def _save_state(edges: Edges, closing: Closing, settled: Settled, head: Head) ->
             _chunk(settled, mask),
             since,
             memory.seen.floor(tp),
-            floor_without_keys(head, is_first=since == head.vector[tp].start),
+            # Keys since the partition's start are all its filter was ever given, so they promise what it does.
+            memory.seen.floor(tp) if since == head.vector[tp].start else floor_without_keys(head),
         )
     try:
         refused = edges.store.save(updates)

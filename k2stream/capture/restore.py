@@ -64,7 +64,7 @@ def _restore_one(
             seen.mark(np.frombuffer(chunk.hashes, np.uint64).reshape(-1, 2), chunk.max_time_us)
         seen.set_floor(tp, saved.floor_us)
         return saved.stamp.next
-    seen.set_floor(tp, floor_without_keys(head, is_first=entry.next == entry.start))
+    seen.set_floor(tp, floor_without_keys(head))
     if entry.tracker_file is not None:
         found = edges.table.tracker_blob(entry.tracker_file, tp)
         if found is not None and tracker.restore(tp, found[1]):
@@ -77,11 +77,12 @@ def _is_usable(head: Head, entry: Entry, saved: Saved) -> bool:
     return stamp.table_uuid == head.table_uuid and head.is_ancestor(stamp.snapshot_id) and stamp.next <= entry.next
 
 
-def floor_without_keys(head: Head, *, is_first: bool) -> int:
-    """Without a filter every row not newer than what is committed is a question to the table; `is_first`: nothing is."""
-    if is_first or head.watermark_us is None:
-        return NOTHING_BEFORE
-    return head.watermark_us + 1
+def floor_without_keys(head: Head) -> int:
+    """Without a filter every row not newer than what is committed is a question to the table, unless it never had a row.
+
+    A partition's first start is no exception: its keys may stand in rows from before an adoption, or of another partition.
+    """
+    return NOTHING_BEFORE if head.watermark_us is None else head.watermark_us + 1
 
 
 def _replay(

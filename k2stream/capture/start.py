@@ -31,10 +31,11 @@ def check_bounds(vector: Vector, tps: set[TopicPartition], bounds: Bounds) -> No
         if wanted > end:
             raise VectorMissing(
                 f"{tp.topic}/{tp.partition}: the table continues at offset {wanted}, the log ends at {end}. The topic was re-created or "
-                "truncated, or this is another log. Point K2_BROKER at the right one, or run `k2 adopt --restart-topic` to begin a new count."
+                "truncated, or this is another log. Point K2_BROKER at the right one; for a topic that was made anew choose another name, or tables "
+                "of their own (K2_NAMESPACE): its offsets would stand twice."
             )
         if wanted < begin:
             raise TransportError(
                 f"{tp.topic}/{tp.partition}: the table continues at offset {wanted}, the log begins at {begin}: "
-                f"{begin - wanted} offsets were deleted before they were read. Restore them, or accept the loss with `k2 adopt`."
+                f"{begin - wanted} offsets were deleted before they were read. Restore them, or accept the loss with `k2 adopt --lost`."
             )

@@ -1,7 +1,8 @@
-"""`k2 adopt`: a vector for a table that lost its own, from the rows' own topic, partition and offset."""
+"""`k2 adopt`: a vector for a table that lost its own, from the rows' own topic, partition and offset; or one that accepts lost offsets."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import closing
+from dataclasses import replace
 from uuid import uuid4
 
 import pyarrow as pa
@@ -13,7 +14,7 @@ from k2stream.lake.catalog import open_catalog
 from k2stream.lake.commit import Addition, Committer
 from k2stream.lake.files import FileLists
 from k2stream.lake.head import Head, head_or_start, name_of
-from k2stream.lake.offsets import Entry, Vector
+from k2stream.lake.offsets import Counts, Entry, Vector
 from k2stream.lake.reader import TableReader
 from k2stream.lake.summary import KIND, Carried
 from k2stream.lake.trouble import translated
@@ -43,12 +44,35 @@ def adopt(committer: Committer, lists: FileLists, deadline: Deadline) -> Head:
         if head.has_own_vector or head.vector:
             raise LakeError(f"{'.'.join(name)} has an offset vector: there is nothing to adopt. Start the worker.")
         assert head.snapshot_id is not None
+        files = lists.files(head.snapshot_id)
         if head.snapshot_id not in seen:
-            seen[head.snapshot_id] = vector_of_rows(lists.files(head.snapshot_id), committer)
-        return Addition(Carried(seen[head.snapshot_id]), says={KIND: "adopt"})
+            seen[head.snapshot_id] = vector_of_rows(files, committer)
+        # Without the watermark a worker would take the table for one that never had a row, and ask it nothing.
+        newest = [upper for file in files if isinstance(upper := file.upper.get("timestamp"), int)]
+        return Addition(Carried(seen[head.snapshot_id], max(newest, default=None)), says={KIND: "adopt"})
 
     name = committer.load().name()
     return committer.apply(change, commit_id=str(uuid4()), deadline=deadline)
+
+
+def accept_loss(settings: Settings, name: str, begins: Mapping[TopicPartition, int], deadline: Deadline) -> dict[TopicPartition, tuple[int, int]]:
+    """Let partitions whose `next` lies before the log's beginning go on at `begins`, with a new count (`start = next`, ledger zero).
+
+    Returns the offsets given up, per partition first and last. Raises LakeError.
+    """
+    with closing(TableReader(open_catalog(settings), settings, name)) as reader:
+        committer = Committer(reader.catalog, reader.name, worker_id="adopt", on_step=lambda _: None)
+        given_up: dict[TopicPartition, tuple[int, int]] = {}
+
+        def change(head: Head) -> Addition | None:
+            lost = {tp: begins[tp] for tp, entry in head.vector.items() if entry.next < begins.get(tp, 0)}
+            given_up.clear()
+            given_up.update({tp: (head.vector[tp].next, begin - 1) for tp, begin in lost.items()})
+            begun = {tp: replace(head.vector[tp], start=begin, next=begin, counts=Counts()) for tp, begin in lost.items()}
+            return Addition(replace(head.carried, vector={**head.vector, **begun}), says={KIND: "accept-loss"}) if lost else None
+
+        committer.apply(change, commit_id=str(uuid4()), deadline=deadline)
+        return given_up
 
 
 def vector_of_rows(files: Iterable[TableFile], committer: Committer) -> Vector:
