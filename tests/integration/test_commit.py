@@ -8,8 +8,10 @@ import pytest
 
 from k2stream.clock import Deadline
 from k2stream.errors import CommitUnknown, Fenced, LakeError, VectorMissing
+from k2stream.lake.adopt import accept_loss
 from k2stream.lake.offsets import Counts
 from k2stream.testing import (
+    A_TRADE,
     CatalogThatCommitsThenFails,
     CatalogThatFailsBeforeCommitting,
     CatalogThatGoesAway,
@@ -188,6 +190,27 @@ def test_adopt_takes_the_vector_from_the_rows_and_begins_a_new_count(site: LakeS
     assert {tp: (e.start, e.next, e.counts) for tp, e in head.vector.items()} == {TP: (3, 3, Counts()), OTHER_TP: (8, 8, Counts())}
     worker.commit(worker.write(window(3, 3, 5)), soon())
     assert worker.head().vector[TP].counts == Counts(rows=2)
+
+
+def test_an_adopted_table_knows_its_newest_trade(site: LakeSite) -> None:
+    """Without it a worker would take the table for one that never had a row, and let its duplicates in."""
+    worker = site.started()
+    worker.commit(worker.write(window(1, 0, 3)), soon())
+    _forget_vectors(site)
+    assert worker.adopt(soon()).watermark_us == A_TRADE["timestamp"]
+
+
+def test_lost_offsets_are_accepted_only_where_the_log_begins_later(site: LakeSite) -> None:
+    """The partition that lost some begins a new count after them; the other keeps its own."""
+    worker = site.started()
+    worker.register({OTHER_TP: 0}, soon())
+    worker.commit(worker.write(window(1, 0, 3)), soon())
+    given_up = accept_loss(site.settings, "trades", {TP: 10, OTHER_TP: 0}, soon())
+    assert given_up == {TP: (3, 9)}
+    vector = site.worker().head().vector
+    assert (vector[TP].start, vector[TP].next, vector[TP].counts) == (10, 10, Counts())
+    assert (vector[OTHER_TP].start, vector[OTHER_TP].next) == (0, 0)
+    assert accept_loss(site.settings, "trades", {TP: 10, OTHER_TP: 0}, soon()) == {}
 
 
 def test_adopt_refuses_a_table_that_has_its_vector(site: LakeSite) -> None:

@@ -5,12 +5,16 @@ import signal
 import stat
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from k2stream.errors import HomeError
 from k2stream.home import MADE, MARK, Home
+
+NOBODY = 65534
 
 HOLDER = """
 import sys, time
@@ -56,6 +60,20 @@ def test_a_foreign_folder_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["letter.txt"]
 
 
+@pytest.fixture
+def without_root() -> Iterator[Path]:
+    """A folder of a user who is not root: root may write anywhere."""
+    user, root = os.geteuid(), 0
+    if user == root:
+        os.seteuid(NOBODY)
+    try:
+        with tempfile.TemporaryDirectory(prefix="k2-home-") as folder:
+            yield Path(folder)
+            Path(folder).chmod(0o700)
+    finally:
+        os.seteuid(user)
+
+
 def test_a_file_is_no_home(tmp_path: Path) -> None:
     """Said plainly, also when the file lies higher up."""
     (tmp_path / "file").touch()
@@ -65,12 +83,11 @@ def test_a_file_is_no_home(tmp_path: Path) -> None:
         Home.open(tmp_path / "file" / "k2")
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_a_read_only_parent_is_a_plain_sentence(tmp_path: Path) -> None:
+def test_a_read_only_parent_is_a_plain_sentence(without_root: Path) -> None:
     """Without the right to write, one sentence says where and what to do."""
-    tmp_path.chmod(0o500)
+    without_root.chmod(0o500)
     with pytest.raises(HomeError, match="cannot be written"):
-        Home.open(tmp_path / "k2")
+        Home.open(without_root / "k2")
 
 
 def test_a_system_folder_is_refused_plainly() -> None:
