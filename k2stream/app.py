@@ -31,10 +31,17 @@ BATCH_CHANNEL_EVENTS = 16
 """A batch topic's channel holds so few events; the real bound is settings.fetch_buffer_bytes."""
 
 
-class BatchTopic(faust.Topic):
+class NamedTopic(faust.Topic):
+    """A topic of any number of names; Faust's own raises where `faust -A agents agents` asks for the name of several."""
+
+    def get_topic_name(self) -> str:
+        return ",".join(self.topics or ())
+
+
+class BatchTopic(NamedTopic):
     """A topic whose names are those that its patterns match today, and whose events are Batches."""
 
-    names: list[str]
+    names: "_Names"
 
     @property
     def topics(self) -> Sequence[str]:
@@ -45,9 +52,15 @@ class BatchTopic(faust.Topic):
         """Clones share one list, so a new name reaches the stream of a running agent."""
         self.names = names if isinstance(names, _Names) else _Names(names)
 
+    def get_topic_name(self) -> str:
+        """Before the worker's first look at the log nothing matches yet: then the patterns."""
+        return super().get_topic_name() or self.names.patterns
+
 
 class _Names(list[str]):
     """A list that is never falsy, so that Faust's `topics or []` keeps sharing it."""
+
+    patterns = ""
 
     def __bool__(self) -> bool:
         return True
@@ -75,6 +88,7 @@ class K2App(faust.App):
         topic = BatchTopic(
             self, topics=_Names(), value_type=bytes, value_serializer="raw", key_type=bytes, key_serializer="raw", maxsize=BATCH_CHANNEL_EVENTS
         )
+        topic.names.patterns = patterns
         self.patterns[data_type] = (tuple(p.strip() for p in patterns.split(",") if p.strip()), topic)
         return topic
 
@@ -192,6 +206,7 @@ def create_app(settings: Settings) -> K2App:
         broker_session_timeout=settings.session_timeout_ms / 1000,
         broker_heartbeat_interval=settings.heartbeat_interval_ms / 1000,
         consumer_auto_offset_reset="earliest",
+        Topic=NamedTopic,
     )
     app.use(settings)
     return app

@@ -201,6 +201,7 @@ def _settings_of_tables() -> "Settings":
 
 def main() -> None:
     """What `k2` calls: our own errors end it with one sentence on stderr and exit code 1, never with a traceback."""
+    os.umask(0o077)  # what a home holds is the user's alone, whoever makes it first
     try:
         app()
     except K2Error as exc:

@@ -1,7 +1,11 @@
 """The balance sheet of a demo: expected beside found, three questions with their answers, where to look next."""
 
+import os
+import shutil
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
@@ -104,16 +108,27 @@ def show_answers(console: Console, engine: Engine, files: Sequence[TableFile]) -
 
 def show_next(console: Console, settings: Settings) -> None:
     """Where a newcomer may look next."""
-    home = settings.home_path()
+    home, k2 = settings.home_path(), command()
+    steps = (
+        ("query trades --symbol RIO --limit 10", "ask the table"),
+        ("audit", "prove the ledger from the table's own rows"),
+        ("demo --faults --fresh", "the same with faults, injected beside found"),
+        ("worker", f"the agents alone; pages at http://{settings.web_host}:{settings.web_port}/state"),
+    )
     console.print(
         "\nLook next:\n"
-        "  k2 query trades --symbol RIO --limit 10     ask the table\n"
-        "  k2 audit                                    prove the ledger from the table's own rows\n"
-        "  k2 demo --faults --fresh                    the same with faults, injected beside found\n"
-        f"  k2 worker                                   agents only, pages at http://{settings.web_host}:{settings.web_port}/state\n"
-        f"  SqlCatalog('k2', uri='sqlite:///{home}/catalog.db').load_table('{settings.namespace}.trades')   in PyIceberg\n"
-        f"Everything lies under {home}; `k2 reset` removes it.",
+        + "".join(f"  {k2} {arguments:38} {what}\n" for arguments, what in steps)
+        + f"  SqlCatalog('k2', uri='sqlite:///{home}/catalog.db').load_table('{settings.namespace}.trades') in PyIceberg\n"
+        f"Everything lies under {home}; `{k2} reset` removes it.",
         highlight=False,
         markup=False,
         soft_wrap=True,
     )
+
+
+def command() -> str:
+    """How to type `k2` here: by its name where the PATH has it, else by its path from the working folder."""
+    started = Path(sys.argv[0])
+    if shutil.which("k2") is not None or started.name != "k2":
+        return "k2"
+    return os.path.relpath(started) if started.is_absolute() else str(started)
