@@ -27,7 +27,7 @@ def add_pages(app: K2App) -> None:
 
     @app.page("/metrics", name="metrics")
     async def metrics_page(view: View, request: Request) -> Response:
-        return _guarded(app, view, request) or view.bytes(metrics.exposition(), content_type=metrics.CONTENT_TYPE)
+        return _guarded(app, view, request) or view.bytes(metrics.exposition(), headers={"Content-Type": metrics.CONTENT_TYPE})
 
 
 def _guarded(app: K2App, view: View, request: Request) -> Response | None:
