@@ -46,7 +46,7 @@ class Settings(BaseSettings):
     dedup_memory_bytes: int = Field(64 << 20, gt=0, description="Memory of the filter, per worker")
     dedup_tolerance_ms: int = Field(3_600_000, ge=0, description="How far two reports of one trade may differ in event time")
     max_age_ms: int = Field(0, ge=0, description="Older trades are dead letters; 0: off, for history")
-    max_ahead_ms: int = Field(3_600_000, ge=0, description="Event time at most so far after ingestion time")
+    max_ahead_ms: int = Field(3_600_000, ge=0, description="Event time at most so far after ingestion time, and after now")
     gap_small_rows: int = Field(10, gt=0, description="Gaps of up to so many missing numbers are `small`")
     registry_url: str = Field("", description="Schema registry; empty: a local store under K2_HOME")
     redis_url: str = Field("", description="Redis; empty: a server that the worker starts itself")

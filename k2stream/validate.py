@@ -25,7 +25,7 @@ class Limits:
     """How far event times may lie from where they belong."""
 
     max_ahead_us: int
-    """Event time at most so far after the row's own ingestion time."""
+    """Event time at most so far after the row's own ingestion time, and after now: an ingestion time may be wrong too."""
     max_age_us: int
     """Event time at most so far before now; 0: off."""
 
@@ -143,7 +143,7 @@ def _times(rows: pa.Table, column: str) -> NDArray[np.int64]:
 
 def _in_future(rows: pa.Table, expected: Expected) -> Mask | None:
     ahead = expected.limits.max_ahead_us
-    latest = np.minimum(_times(rows, "ingestion_timestamp"), INT64.max - ahead) + ahead
+    latest = np.minimum(_times(rows, "ingestion_timestamp"), min(expected.now_us, INT64.max - ahead)) + ahead
     broken: Mask = _times(rows, "timestamp") > latest
     return broken if broken.any() else None
 
@@ -168,7 +168,7 @@ RULES: tuple[Rule, ...] = (
         Reason.TIMESTAMP_IN_FUTURE,
         "timestamp",
         _in_future,
-        lambda e: f"at most {e.limits.max_ahead_us} microseconds after ingestion_timestamp",
+        lambda e: f"at most {e.limits.max_ahead_us} microseconds after ingestion_timestamp and after now",
     ),
     Rule(Reason.TIMESTAMP_TOO_OLD, "timestamp", _too_old, lambda e: f"at most {e.limits.max_age_us} microseconds before now"),
 )

@@ -43,7 +43,7 @@ def expected_reason(row: dict[str, Any], limits: Limits) -> Reason | None:
         (row["side"] in {"BUY", "SELL", "SELL_SHORT", "UNKNOWN"}, Reason.INVALID_SIDE),
         (row["price"] > 0, Reason.PRICE_MUST_BE_POSITIVE),
         (row["quantity"] > 0, Reason.QUANTITY_MUST_BE_POSITIVE),
-        (row["timestamp"] - row["ingestion_timestamp"] <= limits.max_ahead_us, Reason.TIMESTAMP_IN_FUTURE),
+        (row["timestamp"] - min(row["ingestion_timestamp"], NOW) <= limits.max_ahead_us, Reason.TIMESTAMP_IN_FUTURE),
         (limits.max_age_us == 0 or NOW - row["timestamp"] <= limits.max_age_us, Reason.TIMESTAMP_TOO_OLD),
     ]
     return next((reason for holds, reason in checks if not holds), None)
@@ -83,8 +83,16 @@ def test_the_text_says_what_was_found() -> None:
     texts = [i.text for i in validate(rows, exchange="ASX", asset_class="equities", now_us=NOW, limits=limits)]
     assert texts == [
         "price must be greater than 0, found '-2.00000000'",
-        "timestamp must be at most 60 microseconds after ingestion_timestamp, found 9223372036854775807",
+        "timestamp must be at most 60 microseconds after ingestion_timestamp and after now, found 9223372036854775807",
     ]
+
+
+def test_a_row_from_the_year_2100_is_refused_whatever_its_ingestion_time_says() -> None:
+    """One feed with a wrong clock must not move the table's watermark by a lifetime: both times may be wrong together."""
+    year_2100 = 4_102_444_800_000_000
+    rows = trade_rows([{"timestamp": year_2100, "ingestion_timestamp": year_2100}, {"timestamp": NOW + 60, "ingestion_timestamp": year_2100}])
+    (invalid,) = validate(rows, exchange="ASX", asset_class="equities", now_us=NOW, limits=Limits(max_ahead_us=60, max_age_us=0))
+    assert (invalid.row, invalid.reason) == (0, Reason.TIMESTAMP_IN_FUTURE)
 
 
 def test_no_rows_break_no_rule() -> None:
