@@ -186,7 +186,16 @@ def _convert(column: pa.Array, name: str, wanted: AvroType, t: pa.DataType) -> p
         return decimals_of(unscaled, t) if len(unscaled) == 0 or _largest(unscaled) < 10**wanted.precision else None
     if name in REPEATING:
         return column.dictionary_encode()
-    return column if column.type == t else column.cast(t)
+    return _owned(column if column.type == t else column.cast(t))
+
+
+def _owned(column: pa.Array) -> pa.Array:
+    """A copy in memory of exactly its size. One column that is kept as it was read keeps every column of the call, and twice
+    the room that their values took; the reader's memory is better used again for the next call.
+    """
+    if pa.types.is_dictionary(column.type):
+        return pa.DictionaryArray.from_arrays(pa.concat_arrays([column.indices]), pa.concat_arrays([column.dictionary]))
+    return pa.concat_arrays([column])
 
 
 def _largest(values: NDArray[np.int64]) -> int:

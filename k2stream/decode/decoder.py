@@ -20,8 +20,8 @@ from k2stream.verdict import Decoded, Marker, Reject
 
 FEW_RECORDS = 80
 """One call of the block reader costs about 2.5 ms, one record alone about 30 us: fewer records than this go one by one."""
-MOST_BYTES = 16 << 20
-"""Decompressed bytes of one call, some 60,000 trades: it bounds the memory, and its fixed cost is nothing to them.
+MOST_BYTES = 4 << 20
+"""Decompressed bytes of one call, some 15,000 trades: it bounds the memory, and its fixed cost is nothing to them.
 A log batch is never split."""
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from uuid import uuid4
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -151,7 +152,7 @@ class _Taking:
             if not new.num_rows:
                 return None
             rest = f"{data_folder(gaps)}/events-{uuid4()}.parquet"
-            return self._form.write(gaps.io, rest, Slice((), self._form.cast(new)))
+            return self._form.write(gaps.io, rest, Slice((), self._form.cast(new), np.arange(new.num_rows)))
 
     def _without_held(self, events: pa.Table, below: Vector | None) -> pa.Table:
         origins = zip(*(events[name].to_pylist() for name in ("topic", "partition", "offset")), strict=True)

@@ -38,10 +38,20 @@ Partition = tuple[int | str, ...]
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """Rows of one partition of the table, in the table's sort order."""
+    """Rows of one partition of the table, and the order to write them in.
+
+    They are gathered a row group at a time: a window in order would be as large as the window, and memory that is touched
+    for the first time costs more than the sorting.
+    """
 
     partition: Partition
     rows: pa.Table
+    order: NDArray[np.int64]
+    """Row numbers of `rows`, in the table's sort order."""
+
+    def row_groups(self) -> Iterator[pa.Table]:
+        for start in range(0, len(self.order), ROW_GROUP_ROWS):
+            yield self.rows.take(pa.array(self.order[start : start + ROW_GROUP_ROWS]))
 
 
 class ParquetFormat:
@@ -66,17 +76,16 @@ class ParquetFormat:
 
     def slices(self, rows: pa.Table) -> Iterator[Slice]:
         """`rows` cut by partition and sorted; columns in the table's order and types."""
-        whole = self.cast(rows)
-        if not whole.num_rows:
+        if not rows.num_rows:
             return
+        whole = self.cast(rows)
         order, edges, partitions = _order(whole, self.declaration)
-        ordered = whole.take(pa.array(order))
         for partition, first, last in zip(partitions, edges[:-1], edges[1:], strict=True):
-            yield Slice(partition, ordered.slice(first, last - first))
+            yield Slice(partition, whole, order[first:last])
 
     def cast(self, rows: pa.Table) -> pa.Table:
         """The table's columns in its order and types; dictionary-encoded text stays so, Parquet takes it as it is."""
-        columns = [_one_chunk(rows.column(f.name), f.type) for f in self.schema]
+        columns = [_as_written(rows.column(f.name), f.type) for f in self.schema]
         fields = [f.with_type(c.type) for f, c in zip(self.schema, columns, strict=True)]
         return pa.Table.from_arrays(columns, schema=pa.schema(fields))
 
@@ -84,7 +93,9 @@ class ParquetFormat:
         """Write one data file; on the disk when it returns. Raises OSError; ArrowInvalid for a null in a required column."""
         found: list[pq.FileMetaData] = []
         with io.new_output(location).create(overwrite=True) as stream:
-            pq.write_table(part.rows, stream, metadata_collector=found, row_group_size=ROW_GROUP_ROWS, **self._options)
+            with pq.ParquetWriter(stream, part.rows.schema, metadata_collector=found, **self._options) as writer:
+                for rows in part.row_groups():
+                    writer.write_table(rows, ROW_GROUP_ROWS)
         return self.data_file(location, len(io.new_input(location)), found[0], part.partition)
 
     def data_file(self, location: str, size: int, footer: pq.FileMetaData, partition: Partition) -> DataFile:
@@ -153,11 +164,11 @@ def _leaves(field: pa.Field) -> list[str]:
     return [f"{field.name}.list.element"] if pa.types.is_list(field.type) else [field.name]
 
 
-def _one_chunk(column: pa.ChunkedArray, kind: pa.DataType) -> pa.Array:
+def _as_written(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
     if pa.types.is_dictionary(column.type) and column.type.value_type == kind:
-        return column.unify_dictionaries().combine_chunks()
+        return column.unify_dictionaries()
     is_same = column.type.equals(kind, check_metadata=True)  # field ids of lists and maps are metadata of their types
-    return (column if is_same else column.cast(kind)).combine_chunks()
+    return column if is_same else column.cast(kind)
 
 
 def _order(rows: pa.Table, declaration: TableDeclaration) -> tuple[NDArray[np.int64], list[int], list[Partition]]:

@@ -24,10 +24,7 @@ from k2stream.transport.sink import Outgoing
 
 TOPIC = "market.crypto.trades.binance"
 PARTITIONS = 8
-SYMBOLS = tuple(f"{base}USDT" for base in (
-    "BTC ETH BNB XRP ADA SOL DOGE DOT LTC LINK BCH XLM UNI AAVE ATOM EOS TRX XMR XTZ ALGO DASH ZEC NEO VET FIL THETA COMP MKR SNX YFI "
-    "SUSHI CRV KSM AVAX NEAR FTM GRT BAT ZIL ONT QTUM ICX OMG ZRX ENJ CHZ MANA SAND HBAR EGLD"
-).split())  # fmt: skip
+SYMBOLS = tuple(f"T{letter}{digit}USDT" for letter in "ABCDE" for digit in range(10))
 BATCH_RECORDS = 700
 ENCODE_ROWS = 50_000
 FIRST_US = 1_610_064_000_000_000
