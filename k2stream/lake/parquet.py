@@ -92,10 +92,12 @@ class ParquetFormat:
     def write(self, io: FileIO, location: str, part: Slice) -> DataFile:
         """Write one data file; on the disk when it returns. Raises OSError; ArrowInvalid for a null in a required column."""
         found: list[pq.FileMetaData] = []
-        with io.new_output(location).create(overwrite=True) as stream:
-            with pq.ParquetWriter(stream, part.rows.schema, metadata_collector=found, **self._options) as writer:
-                for rows in part.row_groups():
-                    writer.write_table(rows, ROW_GROUP_ROWS)
+        with (
+            io.new_output(location).create(overwrite=True) as stream,
+            pq.ParquetWriter(stream, part.rows.schema, metadata_collector=found, **self._options) as writer,
+        ):
+            for rows in part.row_groups():
+                writer.write_table(rows, ROW_GROUP_ROWS)
         return self.data_file(location, len(io.new_input(location)), found[0], part.partition)
 
     def data_file(self, location: str, size: int, footer: pq.FileMetaData, partition: Partition) -> DataFile:

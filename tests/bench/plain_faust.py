@@ -51,8 +51,7 @@ def app_of(home: Path, rows: int, folder: str) -> faust.App:
             done += 1
             if done == rows:
                 figures = {"rows": rows, "seconds": time.perf_counter() - started, "cpu_seconds": time.process_time() - cpu_started}
-                sys.stdout.write(json.dumps(figures) + "\n")
-                sys.stdout.flush()
+                os.write(1, json.dumps(figures).encode() + b"\n")  # Faust has taken sys.stdout for its log
                 os._exit(0)  # a stop of Faust's own takes seconds and proves nothing here
 
     return app
