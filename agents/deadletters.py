@@ -28,3 +28,6 @@ async def count_letters(stream: StreamT[bytes]) -> None:
 def letters_by_reason() -> dict[str, int]:
     """Distinct letters of this worker's partitions, by reason."""
     return dict(Counter(letters.values()))
+
+
+app.on_report("dead_letters_by_reason", letters_by_reason)

@@ -11,6 +11,8 @@ from typing import Any, cast
 
 import faust
 import structlog
+from faust.web.base import Web
+from faust.web.drivers.aiohttp import Web as AiohttpWeb
 
 from k2stream.capture.capture import Capture
 from k2stream.clock import Deadline
@@ -23,6 +25,7 @@ from k2stream.topics import KEPT_30_DAYS, LETTER_TOPICS, resolve
 from k2stream.transport.conductor import BatchConductor
 from k2stream.transport.open import open_sink
 from k2stream.transport.sink import LogSink
+from k2stream.web.guard import require_key
 from k2stream.web.port import require_free
 
 log = structlog.get_logger(__name__)
@@ -79,6 +82,7 @@ class K2App(faust.App):
         self.captures: dict[str, Capture] = {}
         self.patterns: dict[str, tuple[tuple[str, ...], BatchTopic]] = {}
         self.starters: list[Callable[[K2App], None]] = []
+        self.report_parts: dict[str, Callable[[], Any]] = {}
         self.fatal: str | None = None
 
     # --- declaring ------------------------------------------------------------------------------------
@@ -96,6 +100,15 @@ class K2App(faust.App):
         """Register what an agent does once the worker starts: open its edges."""
         self.starters.append(starter)
         return starter
+
+    def on_report(self, name: str, part: Callable[[], Any]) -> None:
+        """Show what `part` gives, any JSON value, under `name` on `/state`."""
+        self.report_parts[name] = part
+
+    def _new_web(self) -> Web:
+        web = super()._new_web()
+        require_key(cast("AiohttpWeb", web).web_app, self.settings.web_key)
+        return web
 
     # --- life -----------------------------------------------------------------------------------------
 
@@ -186,7 +199,8 @@ class K2App(faust.App):
         """What `/state` shows."""
         process = {"cpu_seconds": time.process_time(), "peak_rss_mb": peak_rss_mb()}
         health = {"healthy": self.health.is_green(), "causes": self.health.causes()}
-        return {"app": self.conf.id, "process": process, **health, **{d: c.state() for d, c in self.captures.items()}}
+        parts = {name: part() for name, part in self.report_parts.items()}
+        return {"app": self.conf.id, "process": process, **health, **parts, **{d: c.state() for d, c in self.captures.items()}}
 
 
 def create_app(settings: Settings) -> K2App:
