@@ -80,15 +80,15 @@ class AuditReport:
         return not self.problems
 
     def as_json(self) -> dict[str, object]:
-        """What `k2 audit --json` prints, as plain values."""
+        """What `k2 audit --json` prints, as plain values: the three keys that programs rely on, then three for people."""
         return {
             "balanced": self.balanced,
-            "snapshot_id": self.snapshot_id,
             "tables": dict(self.tables),
             "partitions": [
                 {"topic": tp[0], "partition": tp[1], "start": entry.start, "next": entry.next, **asdict(entry.counts)}
                 for tp, entry in sorted(self.vector.items())
             ],
+            "snapshot_id": self.snapshot_id,
             "problems": list(self.problems),
             "notes": list(self.notes),
         }
