@@ -11,7 +11,7 @@ from k2stream.web.pages import add_pages
 try:
     settings = load_settings()
 except SettingsError as exc:
-    sys.exit(str(exc))
+    sys.exit(f"k2: {exc}")
 set_up_logs(settings)
 app = create_app(settings)
 

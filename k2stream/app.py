@@ -4,6 +4,7 @@ import asyncio
 import atexit
 import os
 import resource
+import signal
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +20,7 @@ from k2stream.clock import Deadline
 from k2stream.errors import K2Error
 from k2stream.health import Health
 from k2stream.home import Home
+from k2stream.logs import say_last
 from k2stream.records import TopicPartition
 from k2stream.settings import Settings
 from k2stream.topics import KEPT_30_DAYS, LETTER_TOPICS, resolve
@@ -167,7 +169,16 @@ class K2App(faust.App):
             self.fatal = sentence
             log.error("worker.stopped", cause=sentence)
             atexit.register(say_last, sentence)
-            self.loop.call_soon_threadsafe(self._crash, SystemExit(1))
+            self.loop.call_soon_threadsafe(self._end)
+
+    def _end(self) -> None:
+        """Stop in good order, as for a signal, but with exit code 1: a crash would leave the worker waiting for nothing."""
+        worker = self.beacon.root.data if self.beacon.root is not None else None
+        if not isinstance(worker, faust.Worker):
+            self._crash(SystemExit(1))
+            return
+        worker.crash_reason = SystemExit(1)  # raised when all services have stopped
+        os.kill(os.getpid(), signal.SIGTERM)
 
     # --- BatchHandler: each data type's capture answers for its own topics ------------------------------
 
@@ -190,6 +201,8 @@ class K2App(faust.App):
         return positions
 
     async def revoke(self, tps: set[TopicPartition], deadline: Deadline) -> None:
+        if self.fatal is not None:  # what just failed three times is not tried once more on the way out
+            deadline = Deadline.after(0)
         await asyncio.gather(*(self.captures[d].revoke(own, deadline) for d, own in self._by_capture(tps).items()))
 
     def topic_lost(self, tp: TopicPartition, first: int, last: int) -> None:
@@ -224,11 +237,6 @@ def create_app(settings: Settings) -> K2App:
     )
     app.use(settings)
     return app
-
-
-def say_last(sentence: str) -> None:
-    """The reason of an end as the last line on stderr, below all that Faust logs while it stops."""
-    sys.stderr.write(f"k2: {sentence}\n")
 
 
 def peak_rss_mb() -> float:

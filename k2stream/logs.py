@@ -28,3 +28,8 @@ def set_up_logs(settings: Settings) -> None:
     )
     for name in ("aiokafka", "kafka", "pyiceberg", "redis"):
         logging.getLogger(name).setLevel(max(level, THIRD_PARTY_LEVEL))
+
+
+def say_last(sentence: str) -> None:
+    """The reason of an end as the last line on stderr, below all that Faust logs while it stops."""
+    sys.stderr.write(f"k2: {sentence}\n")

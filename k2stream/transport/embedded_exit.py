@@ -1,9 +1,11 @@
 """A worker that cannot start says why in one sentence and ends; no traceback helps whoever must free a folder."""
 
+import atexit
 from collections.abc import Awaitable
 from typing import Any, TypeVar
 
 from k2stream.errors import K2Error
+from k2stream.logs import say_last
 
 T = TypeVar("T")
 
@@ -14,4 +16,5 @@ async def or_exit(service: Any, opening: Awaitable[T]) -> T:
         return await opening
     except K2Error as exc:
         service.log.critical("%s", exc)
+        atexit.register(say_last, str(exc))  # below all that Faust logs while it stops
         raise SystemExit(1) from None
