@@ -21,6 +21,7 @@ from k2stream.errors import K2Error
 from k2stream.health import Health
 from k2stream.home import Home
 from k2stream.logs import say_last
+from k2stream.process import tune_process
 from k2stream.records import TopicPartition
 from k2stream.settings import Settings
 from k2stream.topics import KEPT_30_DAYS, LETTER_TOPICS, resolve
@@ -130,6 +131,7 @@ class K2App(faust.App):
 
     def _claim(self) -> None:
         """Before Faust makes a folder or opens its port: what is not there or taken is said in one sentence."""
+        tune_process()
         os.umask(0o077)  # nothing that a worker or its children make is for others
         self.hold = Home.open(self.settings.home).hold()  # `k2 reset` is refused while this process lives
         require_free(self.settings.web_host, self.settings.web_port)

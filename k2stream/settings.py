@@ -33,7 +33,7 @@ class Settings(BaseSettings):
     topic_refresh_ms: int = Field(60_000, gt=0, description="How often topic patterns are resolved again")
     retention_ms: int = Field(7 * 86_400_000, gt=0, description="How long the embedded log keeps log batches")
     window_rows: int = Field(250_000, gt=0, description="A window closes at so many rows")
-    window_bytes: int = Field(128 << 20, gt=0, description="... or so many bytes")
+    window_bytes: int = Field(48 << 20, gt=0, description="... or so many bytes")
     window_ms: int = Field(5_000, gt=0, description="... or at this age")
     commit_timeout_ms: int = Field(60_000, gt=0, description="Budget of one commit, look-ups after unknown outcomes included")
     fsync: bool = Field(True, description="Sync data files before the catalog speaks; false only for benchmarks")

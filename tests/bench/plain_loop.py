@@ -2,7 +2,8 @@
 
     python -m tests.bench.plain_loop HOME ROWS
 
-It reads the same embedded log into the same columns (no partitions, no order), keeps no offsets, finds no gap and no duplicate; the rate is from the first read to the last append.
+It reads the same embedded log into the same columns (no partitions, no order), keeps no offsets,
+finds no gap and no duplicate; the rate is from the first read to the last append.
 """
 
 import io
