@@ -115,8 +115,11 @@ def _save_state(edges: Edges, closing: Closing, settled: Settled, head: Head) ->
             # Keys since the partition's start are all its filter was ever given, so they promise what it does.
             memory.seen.floor(tp) if since == head.vector[tp].start else floor_without_keys(head),
         )
+    first = dict(list(updates.items())[:1])
     try:
-        refused = edges.store.save(updates)
+        refused = edges.store.save(first)
+        edges.on_step("6.saving")  # partitions are saved each for itself: a death between them must be harmless
+        refused |= edges.store.save({tp: update for tp, update in updates.items() if tp not in first})
     except StateError as exc:
         log.warning("state.unsaved", cause=str(exc), then="state is rebuilt from the tables when it is needed")
         return

@@ -1,14 +1,18 @@
 """Bring a worker's memory of its partitions up to the table's vector.
 
-Order of trust: the table's vector says where to read from; the newest state stamped at or below it (the store's if its
-snapshot is an ancestor of the head, else the tracker file) says what the streams knew there; the table's own rows, in
-offset order, close the rest. The topic is never read for it: dedup could only call those records seen.
+Order of trust: the table's vector says where to read from; the newest tracker state stamped at or below it (the store's
+if its snapshot is an ancestor of the head, or the tracker file that the head names) says what the streams knew there; the
+table's own rows, in offset order, close the rest. The topic is never read for it: dedup could only call those records seen.
+
+Newest, because rows do not tell of markers and rejects: every window that held one wrote a tracker file, so between the
+newest state and `next` there is none.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
 import structlog
 
 from k2stream.capture.edges import Edges, Head
@@ -41,8 +45,10 @@ def restore(edges: Edges, head: Head, tracker: Tracker, seen: SeenFilter, tps: s
     saved = _load(edges, tps)
     for tp in sorted(tps):
         edges.on_step("restore")
-        base = _restore_one(edges, head, tracker, seen, tp, saved.get(tp))
-        _replay(edges, head, tracker, seen, tp, base)
+        usable = saved[tp] if tp in saved and _is_usable(head, head.vector[tp], saved[tp]) else None
+        tracked = _restore_tracker(edges, head.vector[tp], tracker, tp, usable)
+        keyed = _restore_keys(head, seen, tp, usable)
+        _replay(edges, head, tracker, seen, tp, tracked=tracked, keyed=keyed)
     return Memory(head, tracker, seen)
 
 
@@ -54,22 +60,26 @@ def _load(edges: Edges, tps: set[TopicPartition]) -> Mapping[TopicPartition, Sav
         return {}
 
 
-def _restore_one(
-    edges: Edges, head: Head, tracker: Tracker, seen: SeenFilter, tp: TopicPartition, saved: Saved | None
-) -> int:
-    """Newest usable state of one partition; returns the offset it stands at."""
-    entry = head.vector[tp]
-    if saved is not None and _is_usable(head, entry, saved) and tracker.restore(tp, saved.tracker):
-        for chunk in saved.keys:
-            seen.mark(np.frombuffer(chunk.hashes, np.uint64).reshape(-1, 2), chunk.max_time_us)
-        seen.set_floor(tp, saved.floor_us)
-        return saved.stamp.next
-    seen.set_floor(tp, floor_without_keys(head))
-    if entry.tracker_file is not None:
-        found = edges.table.tracker_blob(entry.tracker_file, tp)
-        if found is not None and tracker.restore(tp, found[1]):
-            return found[0]
+def _restore_tracker(edges: Edges, entry: Entry, tracker: Tracker, tp: TopicPartition, saved: Saved | None) -> int:
+    """Newest readable state of a partition's streams; returns the offset it stands at."""
+    states = [(saved.stamp.next, saved.tracker)] if saved is not None else []
+    if entry.tracker_file is not None and (found := edges.table.tracker_blob(entry.tracker_file, tp)) is not None:
+        states.append(found)
+    for stands_at, blob in sorted(states, key=lambda state: state[0], reverse=True):
+        if tracker.restore(tp, blob):
+            return stands_at
     return entry.start
+
+
+def _restore_keys(head: Head, seen: SeenFilter, tp: TopicPartition, saved: Saved | None) -> int:
+    """Keys of a partition's filter, and its floor; returns the offset up to which they reach."""
+    if saved is None:
+        seen.set_floor(tp, floor_without_keys(head))
+        return head.vector[tp].next
+    for chunk in saved.keys:
+        seen.mark(np.frombuffer(chunk.hashes, np.uint64).reshape(-1, 2), chunk.max_time_us)
+    seen.set_floor(tp, saved.floor_us)
+    return saved.stamp.next
 
 
 def _is_usable(head: Head, entry: Entry, saved: Saved) -> bool:
@@ -86,13 +96,20 @@ def floor_without_keys(head: Head) -> int:
 
 
 def _replay(
-    edges: Edges, head: Head, tracker: Tracker, seen: SeenFilter, tp: TopicPartition, base: int
+    edges: Edges, head: Head, tracker: Tracker, seen: SeenFilter, tp: TopicPartition, *, tracked: int, keyed: int
 ) -> None:
-    entry = head.vector[tp]
+    """Tracker and filter from where they stand up to `next`."""
+    entry, base = head.vector[tp], min(tracked, keyed)
     if base >= entry.next or head.snapshot_id is None:
         return
     rows = edges.rows_of(head.snapshot_id, tp, base, entry.next)
-    tracker.replay(rows)
-    if rows.num_rows:
-        seen.mark(dedup_keys(rows["exchange"], rows["symbol"], rows["trade_id"]), event_times_us(rows))
+    tracker.replay(_from(rows, tracked))
+    unknown = _from(rows, keyed)
+    if unknown.num_rows:
+        seen.mark(dedup_keys(unknown["exchange"], unknown["symbol"], unknown["trade_id"]), event_times_us(unknown))
     log.info("state.replayed", topic=tp.topic, partition=tp.partition, from_offset=base, to_offset=entry.next, rows=rows.num_rows)
+
+
+def _from(rows: pa.Table, offset: int) -> pa.Table:
+    """Rows at or above an offset; `rows` are in offset order."""
+    return rows.slice(int(np.searchsorted(rows["offset"].to_numpy(), offset)))
