@@ -105,7 +105,7 @@ class LogBatch:
                 yield Record(self.topic, self.partition, r.offset, r.timestamp, r.key, r.value, headers)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class Batch:
     """The log batches of one partition that arrived in one fetch; the unit an agent gets.
 

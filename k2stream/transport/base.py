@@ -329,7 +329,7 @@ class BatchNativeConsumer(ThreadDelegateConsumer):
             batch.topic, batch.partition, batch.next_offset - 1, timestamp_seconds, 0, [], None, cast(bytes, batch), None, 0, batch.size_bytes, tp,
             generation_id=self.app.consumer_generation_id,  # without it Faust skips every event, silently
         )  # fmt: skip
-        self.budget.charge(batch, carrier=message)
+        self.budget.charge(batch, carrier=batch)  # not the message: an agent that keeps the batch lets the message go
         return message
 
     # acks and commits

@@ -14,8 +14,8 @@ BATCH_FLOOR_BYTES = 16 << 10
 class ByteBudget:
     """Bytes of delivered batches that nobody has decoded yet; thread-safe.
 
-    A batch counts until `release`, or until the event that carried it is gone: Faust clears its queues at a rebalance,
-    and what was in them is never released by an agent.
+    A batch counts until `release`, or until nobody holds it any more: Faust clears its queues at a rebalance, and what was
+    in them is never released by an agent.
     """
 
     def __init__(self, limit_bytes: int, *, on_room: Callable[[], None]) -> None:
@@ -35,7 +35,7 @@ class ByteBudget:
         return max(0, self.limit_bytes - self._spent_bytes)
 
     def charge(self, batch: Batch, *, carrier: object) -> None:
-        """Count `batch` until released or until `carrier`, the event's message, is gone."""
+        """Count `batch` until released or until `carrier`, the very batch, is gone."""
         key, size_bytes = _key(batch), max(batch.size_bytes, BATCH_FLOOR_BYTES)
         with self._lock:
             self._spent_bytes += size_bytes - self._held.get(key, 0)
