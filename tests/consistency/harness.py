@@ -2,10 +2,13 @@
 
 import shutil
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
+from k2stream.audit import audit_lake
+from k2stream.deadletter.kept import letters_dropped, origins_of_letters
 from k2stream.lake.reader import TableReader
 from k2stream.query.engine import Engine
 from k2stream.query.fingerprint import Fingerprint, table_fingerprint
@@ -16,7 +19,7 @@ from tables.lake.gaps import GAPS_COLUMNS
 
 ROOT = Path(__file__).parents[2]
 KILLED = -9
-SMALL_WINDOWS = {"K2_WINDOW_ROWS": "1500", "K2_WINDOW_MS": "300", "K2_FSYNC": "false", "K2_LOG_FORMAT": "json"}
+SMALL_WINDOWS = {"K2_WINDOW_ROWS": "300", "K2_WINDOW_MS": "300", "K2_FETCH_BUFFER_BYTES": "20000", "K2_FSYNC": "false", "K2_LOG_FORMAT": "json"}
 """So that a few thousand records make many commits."""
 
 
@@ -60,23 +63,19 @@ class Site:
         shutil.rmtree(self.home / "redis", ignore_errors=True)
 
     def outcome(self) -> Outcome:
+        """What the tables hold now."""
         settings = Settings(home=self.home)
-        trades, gaps = (TableReader.open_reader(settings, name) for name in ("trades", "gaps"))
-        head = trades.head()
-        ledger = {
-            f"{tp.topic}/{tp.partition}": (e.start, e.next, e.counts.rows, e.counts.duplicates, e.counts.dead_letters, e.counts.markers)
-            for tp, e in sorted(head.vector.items())
-        }
-        outcome = Outcome(_fingerprint(trades, TRADES.names), _fingerprint(gaps, GAPS_COLUMNS), ledger)
-        for reader in (trades, gaps):
-            reader.close()
-        return outcome
+        with closing(TableReader.open_reader(settings, "trades")) as trades, closing(TableReader.open_reader(settings, "gaps")) as gaps, Engine() as engine:
+            head, gaps_head = trades.head(), gaps.load().current_snapshot()
+            trades_files = trades.files(head.snapshot_id) if head.snapshot_id else []
+            gaps_files = gaps.files(gaps_head.snapshot_id) if gaps_head else []
+            ledger = {f"{tp.topic}/{tp.partition}": (e.start, e.next, *astuple(e.counts)) for tp, e in sorted(head.vector.items())}
+            return Outcome(table_fingerprint(engine, trades_files, TRADES.names), table_fingerprint(engine, gaps_files, GAPS_COLUMNS), ledger)
 
-
-def _fingerprint(table: TableReader, columns: Sequence[str]) -> Fingerprint:
-    """Of a table's head; no file is no row."""
-    snapshot_id = table.head().snapshot_id
-    return table_fingerprint(Engine(), table.files(snapshot_id) if snapshot_id else [], columns)
+    def problems(self) -> tuple[str, ...]:
+        """What an audit finds wrong."""
+        settings = Settings(home=self.home)
+        return audit_lake(settings, letters=lambda: origins_of_letters(settings), letters_dropped=letters_dropped(settings)).problems
 
 
 def wait_until_caught_up(worker: WorkerProcess, seconds: float = 60) -> None:
