@@ -144,6 +144,25 @@ async def test_slow_agent_stops_the_reading_at_the_budget(site: Site, tmp_path: 
     assert [r.offset for r in worker.rows(tp)] == list(range(1_200))
 
 
+async def test_batches_kept_by_their_agent_count_until_released(site: Site, tmp_path: Path) -> None:
+    """An agent that takes batches at once and decodes them later must not draw the whole backlog into memory."""
+    tp = await one_partition(site)
+    await heavy(site, tp, log_batches=60, records=20, value_bytes=4_000)
+    worker = Worker(site, tmp_path, [tp.topic], fetch_buffer_bytes=200_000)
+    worker.does_release = False
+    async with running(worker):
+        budget = worker.consumer.budget
+        await worker.until(lambda: budget.room_bytes == 0, "the budget was never spent")
+        await asyncio.sleep(0.5)
+        kept_bytes = sum(batch.size_bytes for batch in worker.batches)
+        worker.does_release = True
+        for batch in list(worker.batches):
+            worker.consumer.release(batch)
+        await worker.until_read(tp, 1_200)
+
+    assert kept_bytes < 200_000 + 100_000
+
+
 async def test_paused_partition_stands_still_and_its_neighbour_does_not(site: Site, tmp_path: Path) -> None:
     """Pausing holds one partition; resuming goes on where it stood."""
     topic = await site.topic(partitions=2)

@@ -224,6 +224,7 @@ class Worker:
         self.events: list[tuple[int, bytes]] = []
         self.may_take = asyncio.Event()
         self.may_take.set()
+        self.does_release = True
         self.crashes = 0
         self.app = faust.App(
             self.group,
@@ -251,7 +252,8 @@ class Worker:
                 self.crashes -= 1
                 raise RuntimeError("this agent crashes when it is told to")
             self.batches.append(event.value)
-            self.consumer.release(event.value)
+            if self.does_release:
+                self.consumer.release(event.value)
 
     async def _take_events(self, stream: Any) -> None:
         async for event in stream.events():

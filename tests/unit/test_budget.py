@@ -11,7 +11,7 @@ LIMIT = 10 * BATCH_FLOOR_BYTES
 
 
 class Carrier:
-    """Stands for the event's message: the budget only watches whether it is still there."""
+    """Stands for the batch as it was delivered: the budget only watches whether it is still there."""
 
 
 class Room:
@@ -69,6 +69,17 @@ def test_dropped_event_gives_its_bytes_back(room: Room) -> None:
     del carrier
 
     assert budget.spent_bytes == 0
+
+
+def test_batch_counts_as_long_as_somebody_holds_it(room: Room) -> None:
+    """An agent keeps the batch and lets Faust's event go: its bytes are still in memory."""
+    budget = ByteBudget(LIMIT, on_room=room)
+    kept = [batch(0)]
+    budget.charge(kept[0], carrier=kept[0])
+    held_bytes = budget.spent_bytes
+    kept.clear()
+
+    assert (held_bytes, budget.spent_bytes) == (BATCH_FLOOR_BYTES, 0)
 
 
 def test_stale_release_leaves_the_new_epoch_alone(room: Room) -> None:
