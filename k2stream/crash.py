@@ -6,18 +6,21 @@ from collections.abc import Callable
 
 
 def on_step_of(crash_at: str) -> Callable[[str], None]:
-    """What is told each step's name; kills this process at the N-th time (default first) it hears `STEP` of `STEP:N`."""
+    """What is told each step's name; sends this process a signal the N-th time it hears `STEP` of `STEP:N:SIGNAL`.
+
+    N is 1 and the signal SIGKILL where they are left out; SIGSTOP makes a zombie of a worker, which others take for dead.
+    """
     if not crash_at:
         return _go_on
-    step, _, times = crash_at.partition(":")
-    left = int(times or 1)
+    step, times, name = [*crash_at.split(":"), "", ""][:3]
+    left, chosen = int(times or 1), signal.Signals[name or "SIGKILL"]
 
     def die_there(name: str) -> None:
         nonlocal left
         if name == step:
             left -= 1
             if left == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
+                os.kill(os.getpid(), chosen)
 
     return die_there
 

@@ -57,7 +57,7 @@ class Settings(BaseSettings):
     web_key: str = Field("", description="Key that pages ask for (X-API-Key); needed for any address but 127.0.0.1")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="How much is logged")
     log_format: Literal["console", "json"] = Field("console", description="How it is logged")
-    crash_at: str = Field("", description="For tests: `STEP` or `STEP:N`; the process kills itself there")
+    crash_at: str = Field("", description="For tests: `STEP`, `STEP:N` or `STEP:N:SIGNAL`; the process kills itself there")
 
     @model_validator(mode="after")
     def _guarded(self) -> Self:

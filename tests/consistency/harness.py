@@ -1,11 +1,15 @@
 """Workers that are killed for real, and what their tables hold afterwards."""
 
+import os
 import shutil
+import signal
 import time
-from collections.abc import Mapping
-from contextlib import closing
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import astuple, dataclass
 from pathlib import Path
+
+import psutil
 
 from k2stream.audit import audit_lake
 from k2stream.deadletter.kept import letters_dropped, origins_of_letters
@@ -90,3 +94,35 @@ def wait_until_caught_up(worker: WorkerProcess, seconds: float = 60) -> None:
         assert worker.exit_code() is None, worker.last_lines(30)
         time.sleep(0.1)
     raise AssertionError(f"not caught up within {seconds} s: {state}\n{worker.last_lines(30)}")
+
+
+@contextmanager
+def stopped_at(site: Site, step: str, **environment: str) -> Iterator[WorkerProcess]:
+    """A worker that stands still at a step, as in a long pause of its machine, until the block calls `go_on`."""
+    worker = site.worker(K2_CRASH_AT=f"{step}:SIGSTOP", **environment)
+    try:
+        wait_until_stopped(worker)
+        yield worker
+    finally:
+        if worker.exit_code() is None:
+            go_on(worker)
+        worker.stop()
+
+
+def wait_until_stopped(worker: WorkerProcess, seconds: float = 60) -> None:
+    """Until it stands still where K2_CRASH_AT says SIGSTOP."""
+    deadline = time.monotonic() + seconds
+    while psutil.Process(worker.pid).status() != psutil.STATUS_STOPPED:
+        assert worker.exit_code() is None, worker.last_lines(30)
+        assert time.monotonic() < deadline, worker.last_lines(30)
+        time.sleep(0.05)
+
+
+def go_on(worker: WorkerProcess) -> None:
+    """The stopped worker knows nothing of the time that passed."""
+    os.kill(worker.pid, signal.SIGCONT)
+
+
+def restarts_of(worker: WorkerProcess) -> int:
+    """How often the worker went back to the table's vector since it started."""
+    return int((worker.state() or {})["trades"]["since_start"]["restarts"])

@@ -1,7 +1,6 @@
 """The table is changed under the workers by plain PyIceberg: rolled back, it is filled again; robbed of its vector, nothing is guessed."""
 
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -9,15 +8,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import psutil
 import pyarrow.parquet as pq
 import pytest
 from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.table import Table
 
 from k2stream.testing import trade_rows
-from k2stream.worker_process import WorkerProcess
-from tests.consistency.harness import ROOT, Outcome, Site, wait_until_caught_up
+from tests.consistency.harness import ROOT, Outcome, Site, go_on, restarts_of, stopped_at, wait_until_caught_up
 
 NewSite = Callable[[str], Site]
 
@@ -55,27 +52,6 @@ def kind_of(table: Table, snapshot_id: int) -> str | None:
     return snapshot.summary.additional_properties.get("k2.kind") if snapshot and snapshot.summary else None
 
 
-@contextmanager
-def stopped_at(site: Site, step: str) -> Iterator[WorkerProcess]:
-    """A worker that stands still at a step, and goes on after the block's own SIGCONT."""
-    worker = site.worker(K2_CRASH_AT=f"{step}:SIGSTOP")
-    try:
-        deadline = time.monotonic() + 60
-        while psutil.Process(worker.pid).status() != psutil.STATUS_STOPPED:
-            assert worker.exit_code() is None, worker.last_lines(30)
-            assert time.monotonic() < deadline, worker.last_lines(30)
-            time.sleep(0.05)
-        yield worker
-    finally:
-        if worker.exit_code() is None:
-            os.kill(worker.pid, signal.SIGCONT)
-        worker.stop()
-
-
-def restarts_of(worker: WorkerProcess) -> int:
-    return int((worker.state() or {})["trades"]["since_start"]["restarts"])
-
-
 def assert_as(reference: Outcome, site: Site) -> None:
     assert site.problems() == ()
     assert site.outcome() == reference
@@ -103,7 +79,7 @@ def test_a_table_rolled_back_under_a_window_on_its_way_is_filled_again(new_site:
     site = new_site("rolled-back")
     with stopped_at(site, "1.fsync:8") as worker:
         roll_back(site.home, windows=3)
-        os.kill(worker.pid, signal.SIGCONT)
+        go_on(worker)
         wait_until_caught_up(worker)
         assert restarts_of(worker) == 1
         assert worker.stop() == 0, worker.last_lines(30)
