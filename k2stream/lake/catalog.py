@@ -1,6 +1,5 @@
 """The Iceberg catalog `k2` and the tables in it."""
 
-import os
 import sqlite3
 from contextlib import closing, suppress
 from pathlib import Path
@@ -20,8 +19,9 @@ from pyiceberg.types import NestedField
 from sqlalchemy.exc import IntegrityError
 
 from k2stream.lake.declaration import TableDeclaration
-from k2stream.lake.file_io import FILE_MODE, FSYNC, make_folder
+from k2stream.lake.file_io import FSYNC, make_folder
 from k2stream.lake.trouble import translated
+from k2stream.private_file import make_private_file
 from k2stream.settings import Settings
 
 NAME = "k2"
@@ -66,7 +66,7 @@ def open_catalog(settings: Settings) -> Catalog:
 def _prepare_sqlite(path: Path) -> None:
     """Make the database the user's alone, and its readers and its writer independent of each other (WAL)."""
     make_folder(path.parent)
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE))
+    make_private_file(path)
     with closing(sqlite3.connect(path, timeout=LOCK_WAIT_SECONDS)) as connection:
         connection.execute("PRAGMA journal_mode=WAL").fetchone()
 

@@ -1,11 +1,11 @@
 """The embedded log's file: how it is made, opened safely, and what its errors mean in plain words."""
 
-import os
 import sqlite3
 import stat
 from pathlib import Path
 
 from k2stream.errors import HomeError, K2Error, LogCorruptError, TransportError
+from k2stream.private_file import make_private_file
 
 APPLICATION_ID = 0x6B326C67
 """`k2lg` in SQLite's header: nobody else's database is ever written to."""
@@ -58,7 +58,7 @@ def _make_private(folder: Path, path: Path) -> None:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if stat.S_IMODE(folder.stat().st_mode) & 0o077:
         folder.chmod(0o700)
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))  # SQLite gives its side files the mode of the database
+    make_private_file(path)
 
 
 def _prepare(db: sqlite3.Connection, path: Path) -> None:
