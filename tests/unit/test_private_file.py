@@ -50,7 +50,7 @@ def test_what_a_worker_writes_to_the_catalog_outlives_a_visitor(tmp_path: Path) 
         first.create_namespace("before")
         with closing(open_catalog(settings)) as second:
             second.list_namespaces()
-            asked_elsewhere(tmp_path / "catalog.db", "SELECT 1")
+            asked_elsewhere(tmp_path / "catalog.db", "SELECT count(*) FROM iceberg_tables")
             first.create_namespace("after")
             found = asked_elsewhere(tmp_path / "catalog.db", "SELECT DISTINCT namespace FROM iceberg_namespace_properties ORDER BY 1")
     assert found == "[('after',), ('before',)]"
