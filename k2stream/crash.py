@@ -1,7 +1,7 @@
 """Die at a named step, for crash tests and chaos runs: a real SIGKILL, not an exception."""
 
-import os
 import signal
+import threading
 from collections.abc import Callable
 
 
@@ -20,7 +20,7 @@ def on_step_of(crash_at: str) -> Callable[[str], None]:
         if name == step:
             left -= 1
             if left == 0:
-                os.kill(os.getpid(), chosen)
+                signal.pthread_kill(threading.get_ident(), chosen)  # for the whole process, and not one line later
 
     return die_there
 

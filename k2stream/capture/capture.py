@@ -180,47 +180,47 @@ class Capture:
     async def _judge(self, batches: Sequence[Batch], era: int) -> list[Judged] | None:
         """Judged batches; None if the work became stale or a partition was restarted for it."""
         waits = 0.1
-        while era == self._era:
+        while era == self._era and (closing := self._closing) is not None:
             try:
-                judged = await self._in(self._decode_thread, lambda: self._judge_many(batches))
+                judged = await self._in(self._decode_thread, lambda c=closing: self._judge_many(batches, c))  # type: ignore[misc] # lambda default
             except RegistryUnavailable as exc:
                 self.health.red("registry", str(exc))
                 await asyncio.sleep(waits)
                 waits = min(waits * 2, 10.0)
             except Exception as exc:  # whatever a decoder can raise: the partition pays, the others go on
-                await self._strike(await self._culprit(batches), exc)
+                if era == self._era:
+                    await self._strike(await self._culprit(batches, closing), exc)
                 return None
             else:
                 self.health.green("registry")
                 return judged
         return None
 
-    def _judge_many(self, batches: Sequence[Batch]) -> list[Judged]:
+    def _judge_many(self, batches: Sequence[Batch], closing: sink.Closing) -> list[Judged]:
         with self.stages.timed("decode"):
             decoded = self.edges.decoder.decode_many(batches)
         self.edges.on_step("decode")
         with self.stages.timed("judge"):
-            return [self._judge_one(batch, rows) for batch, rows in zip(batches, decoded, strict=True)]
+            return [self._judge_one(batch, rows, closing) for batch, rows in zip(batches, decoded, strict=True)]
 
-    def _judge_one(self, batch: Batch, rows: Decoded) -> Judged:
-        assert self._closing is not None
+    def _judge_one(self, batch: Batch, rows: Decoded, closing: sink.Closing) -> Judged:
         name = TopicName.parse(batch.topic)
         return judge(
             batch,
             rows,
             exchange=name.exchange.upper(),
             asset_class=name.asset_class,
-            seen=self._closing.memory.seen,
+            seen=closing.memory.seen,
             limits=self.plan.limits,
             now_us=self.clock.now_us(),
             marked_through=self._marked_through,
         )
 
-    async def _culprit(self, batches: Sequence[Batch]) -> TopicPartition:
+    async def _culprit(self, batches: Sequence[Batch], closing: sink.Closing) -> TopicPartition:
         """The partition whose batch fails alone."""
         for batch in batches:
             try:
-                await self._in(self._decode_thread, lambda b=batch: self._judge_many([b]))  # type: ignore[misc] # lambda default
+                await self._in(self._decode_thread, lambda b=batch: self._judge_many([b], closing))  # type: ignore[misc] # lambda default
             except Exception:  # the one that raised is the answer
                 return batch.tp
         return batches[0].tp
@@ -258,10 +258,13 @@ class Capture:
         era, self._in_sink = self._era, 1
         try:
             await self._settle_and_commit(window, era)
-        except Fenced as exc:
-            await self.restart(str(exc))
         except Exception as exc:  # whatever the lake, the look-up or the letters can raise: read again, three times
-            await self._strike(None, exc)
+            if era != self._era:  # forgotten meanwhile, so what became of it no longer matters
+                log.info("window.dropped", window=window.number, cause=str(exc))
+            elif isinstance(exc, Fenced):
+                await self.restart(str(exc))
+            else:
+                await self._strike(None, exc)
         finally:
             self._in_sink = 0
 
