@@ -9,7 +9,7 @@ DEV := .venv/.made-from-requirements-dev.lock
 PYTEST := $(BIN)/pytest -q
 ARGS ?=
 
-.PHONY: help setup demo test check bench clean
+.PHONY: help setup demo test test-services services check bench clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed 's/^\([a-z-]*\):.*## /make \1	/' | expand -t 16
@@ -21,6 +21,12 @@ demo: $(RUNTIME) ## play real ticks through the whole path and show what came of
 
 test: $(DEV) ## run every test that needs no service (ARGS="tests/unit -k gaps")
 	@$(PYTEST) $(ARGS)
+
+test-services: $(DEV) ## run the tests that need Kafka, PostgreSQL, S3, a registry or Redis, on servers that they start
+	@$(BIN)/pytest -q --services $(ARGS)
+
+services: ## install what these servers need, asking before each command (S="kafka s3" for some)
+	@sh scripts/services.sh $(S)
 
 check: $(DEV) ## lint, types, and who may import whom
 	$(BIN)/ruff check .

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from k2stream.errors import K2Error, QueryError
+from k2stream.errors import K2Error, QueryError, ServiceError
 
 if TYPE_CHECKING:
     from k2stream.settings import Settings
@@ -24,8 +24,10 @@ app = typer.Typer(
 )
 feed_app = typer.Typer(help="Publish market data to the log.", no_args_is_help=True)
 query_app = typer.Typer(help="Ask the tables.", no_args_is_help=True)
+dev_app = typer.Typer(help="Real servers on this machine, for development.", no_args_is_help=True)
 app.add_typer(feed_app, name="feed")
 app.add_typer(query_app, name="query")
+app.add_typer(dev_app, name="dev")
 
 
 @app.command()
@@ -175,6 +177,61 @@ def query_trades(
     receipt = Receipt.of(f"{settings.namespace}.trades", snapshot_id=head.snapshot_id, vector=head.vector, watermark_us=head.watermark_us, files=len(files))
     typer.echo(as_text(answer, form), nl=False)
     typer.echo(receipt.line(), err=True)
+
+
+ServiceNames = Annotated[list[str] | None, typer.Argument(metavar="[SERVICES]...", help="kafka, postgres, s3, registry, redis; all if none is named.")]
+
+
+@dev_app.command("up")
+def dev_up(services: ServiceNames = None) -> None:
+    """Start servers on free loopback ports, data under K2_HOME/dev; prints the variables to export."""
+    from k2stream.dev.stack import Stack
+    from k2stream.settings import load_settings
+
+    names, stack = _services_named(services), Stack(load_settings())
+    if lacking := stack.lacking(names):
+        missing = "; ".join(f"{name} needs {what}" for name, what in lacking.items())
+        raise ServiceError(f"{missing}. In the checkout, `make services S='{' '.join(lacking)}'` mends it; nothing was started.")
+    for name in names:
+        running = stack.up(name)
+        typer.echo(f"{name} answers on {running.address}", err=True)
+        for variable, value in running.exports.items():
+            typer.echo(f"export {variable}={value}")
+
+
+@dev_app.command("down")
+def dev_down(services: ServiceNames = None) -> None:
+    """Stop what `k2 dev up` started; the data stays until `k2 reset`."""
+    from k2stream.dev.stack import Stack
+    from k2stream.settings import load_settings
+
+    stack = Stack(load_settings())
+    for name in _services_named(services):
+        if stack.down(name):
+            typer.echo(f"{name} stopped")
+
+
+@dev_app.command("status")
+def dev_status() -> None:
+    """Say which servers run, where, and what the others lack."""
+    from k2stream.dev.services import SERVICES
+    from k2stream.dev.stack import Stack
+    from k2stream.settings import load_settings
+
+    stack = Stack(load_settings())
+    lacking = stack.lacking(list(SERVICES))
+    for name in SERVICES:
+        running = stack.running(name)
+        lacks = f"stopped; needs {lacking[name]}: make services S={name}" if name in lacking else "stopped"
+        typer.echo(f"{name:9} {f'answers on {running.address}' if running else lacks}")
+
+
+def _services_named(given: list[str] | None) -> list[str]:
+    from k2stream.dev.services import SERVICES
+
+    if unknown := sorted(set(given or ()) - set(SERVICES)):
+        raise ServiceError(f"{', '.join(unknown)}: no such service; there are {', '.join(SERVICES)}.")
+    return [name for name in SERVICES if not given or name in given]
 
 
 def moment_of(option: str, text: str | None) -> datetime | None:

@@ -15,6 +15,8 @@ K2Error
 │   ├── CommitUnknown        the deadline passed before the outcome was known
 │   └── VectorMissing        history without a reachable vector; `k2 adopt`
 ├── FeedError                a source is not what was published of it before
+├── ServiceError             a server for development or tests does not start or stop
+│   └── ServiceMissing       the machine lacks what it needs; `make services`
 ├── UnexplainedHole          offsets are missing and the log does not say why
 └── QueryError               a question that cannot be answered as asked
 """
@@ -99,6 +101,18 @@ class VectorMissing(LakeError):
 
 class FeedError(K2Error):
     """A source is not what was published of it before, or what was published cannot be written down."""
+
+
+class ServiceError(K2Error):
+    """A server for development or tests does not start or stop."""
+
+
+class ServiceMissing(ServiceError):
+    """The machine lacks what the server needs."""
+
+    def __init__(self, name: str, lacks: str) -> None:
+        super().__init__(f"{name} needs {lacks}, which is not on this machine. `make services S={name}` mends it.")
+        self.name, self.lacks = name, lacks
 
 
 class UnexplainedHole(K2Error):

@@ -20,7 +20,21 @@ from k2stream.errors import HomeError
 MARK = ".k2home"
 
 MADE = frozenset(
-    {"log", "redis", "feed", "catalog.db", "catalog.db-wal", "catalog.db-shm", "catalog.db-journal", "warehouse", "faust", "schemas", "demo.json", "worker.log"}
+    {
+        "log",
+        "redis",
+        "feed",
+        "dev",
+        "catalog.db",
+        "catalog.db-wal",
+        "catalog.db-shm",
+        "catalog.db-journal",
+        "warehouse",
+        "faust",
+        "schemas",
+        "demo.json",
+        "worker.log",
+    }
 )
 """Every name that k2stream makes directly under K2_HOME; a test holds the code to it."""
 

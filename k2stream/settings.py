@@ -57,6 +57,7 @@ class Settings(BaseSettings):
     web_key: str = Field("", description="Key that pages ask for (X-API-Key); needed for any address but 127.0.0.1")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="How much is logged")
     log_format: Literal["console", "json"] = Field("console", description="How it is logged")
+    cache: str = Field("", description="Where servers for `k2 dev` and tests are kept once fetched or built; empty: ~/.cache/k2stream")
     crash_at: str = Field("", description="For tests: `STEP`, `STEP:N` or `STEP:N:SIGNAL`; the process kills itself there")
 
     @model_validator(mode="after")
@@ -68,6 +69,10 @@ class Settings(BaseSettings):
     def home_path(self, *parts: str) -> Path:
         """Absolute path under K2_HOME."""
         return self.home.absolute().joinpath(*parts)
+
+    def cache_folder(self) -> Path:
+        """Where servers for development lie once they are fetched or built; may not exist."""
+        return Path(self.cache).absolute() if self.cache else Path.home() / ".cache" / "k2stream"
 
     def broker_url(self) -> str:
         """What Faust connects to."""

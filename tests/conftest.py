@@ -1,33 +1,141 @@
-"""Tests that need a service are left out where the service is not configured, and counted on the last line."""
+"""Tests that need a service stay out of the ordinary run and are counted on its last line; `--services` runs them, and only them."""
 
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-SERVICES = {"kafka": "K2_TEST_KAFKA"}
-"""Marker of the tests that need a service -> the variable that says where it is."""
+from k2stream.dev.service import Service
+from k2stream.dev.services import SERVICES
+from k2stream.settings import Settings, load_settings
 
-LEFT_OUT = pytest.StashKey[dict[str, int]]()
+ELSEWHERE = {"kafka": "K2_TEST_KAFKA"}
+"""Service -> variable that names one which runs already; its tests are then part of every run."""
+
+
+@dataclass(slots=True)
+class LeftOut:
+    """What is not run, and why."""
+
+    counts: dict[str, int] = field(default_factory=dict)
+    """Service -> tests that wait for it."""
+
+    lacks: dict[str, str] = field(default_factory=dict)
+    """Service -> what the machine lacks; empty where it was not asked for."""
+
+    def line(self) -> str:
+        waiting = ", ".join(f"{name} {count}" + (f" (no {self.lacks[name]})" if name in self.lacks else "") for name, count in self.counts.items())
+        mends = f"make services S='{' '.join(self.lacks)}'" if self.lacks else "make test-services"
+        return f"{sum(self.counts.values())} tests wait for a service: {waiting}. This runs them: {mends}"
+
+
+LEFT_OUT = pytest.StashKey[LeftOut]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--services", action="store_true", help="run the tests that need a service, on servers that they start, and only these")
+
+
+def service_of(item: pytest.Item) -> str | None:
+    """The service that a test waits for: of several the first that cannot be had."""
+    needs = [name for name in SERVICES if item.get_closest_marker(name)]
+    lacking = lacks_of(item.config)
+    return next((name for name in needs if name in lacking), needs[0] if needs else None)
+
+
+def lacks_of(config: pytest.Config) -> dict[str, str]:
+    """What the machine lacks for which service."""
+    if LEFT_OUT not in config.stash:
+        config.stash[LEFT_OUT] = LeftOut()
+        if config.getoption("--services"):
+            found = {name: kind(Path("unused"), load_settings()).lacks() for name, kind in SERVICES.items() if name not in given()}
+            config.stash[LEFT_OUT].lacks = {name: what for name, what in found.items() if what}
+    return config.stash[LEFT_OUT].lacks
+
+
+def given() -> dict[str, str]:
+    """Service -> address of one that runs already."""
+    return {name: os.environ[variable] for name, variable in ELSEWHERE.items() if os.environ.get(variable)}
+
+
+def is_wanted(item: pytest.Item) -> bool:
+    """What runs: with `--services` the tests whose service can be had, without it those that need none that has to be started."""
+    service = service_of(item)
+    if item.config.getoption("--services"):
+        return service is not None and service not in lacks_of(item.config)
+    return service is None or service in given()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Deselect what cannot run here."""
-    away = [marker for marker, variable in SERVICES.items() if not os.environ.get(variable)]
-    deselected = {item: next((m for m in away if item.get_closest_marker(m)), None) for item in items}
-    items[:] = [item for item in items if deselected[item] is None]
-    left_out = [item for item, marker in deselected.items() if marker]
-    config.stash[LEFT_OUT] = {m: sum(marker == m for marker in deselected.values()) for m in away}
-    if left_out:
-        config.hook.pytest_deselected(items=left_out)
+    """Deselect what is not to run here; on CI a service that cannot be had is a failure."""
+    lacks = lacks_of(config)
+    deselected = [item for item in items if not is_wanted(item)]
+    waiting = [service for item in deselected if (service := service_of(item))]
+    left_out = config.stash[LEFT_OUT]
+    left_out.counts = {name: waiting.count(name) for name in SERVICES if name in waiting}
+    left_out.lacks = {name: what for name, what in lacks.items() if name in left_out.counts}
+    if left_out.lacks and os.environ.get("CI") == "true":
+        raise pytest.UsageError(left_out.line())
+    items[:] = [item for item in items if is_wanted(item)]
+    if deselected:
+        config.hook.pytest_deselected(items=deselected)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_sessionfinish(session: pytest.Session) -> Generator[None, None, None]:
-    """Say it after the terminal's own last line."""
+    """Say it after the terminal's own last line; a worker of pytest-xdist tells its controller."""
     yield
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
-    counts = {marker: count for marker, count in session.config.stash.get(LEFT_OUT, {}).items() if count}
-    if reporter is not None and counts:
-        services = ", ".join(f"{marker}: {SERVICES[marker]}" for marker in counts)
-        reporter.write_line(f"{sum(counts.values())} tests need a service that is not configured ({services})")
+    left_out = session.config.stash.get(LEFT_OUT, LeftOut())
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["left_out"] = [left_out.counts, left_out.lacks]
+    if reporter is not None and left_out.counts:
+        reporter.write_line(left_out.line())
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object) -> None:
+    """Every worker of pytest-xdist collects all tests, so one's count is that of all. `node` is a type of the plugin's own."""
+    node.config.stash[LEFT_OUT] = LeftOut(*getattr(node, "workeroutput", {}).get("left_out", []))
+
+
+def started(name: str, factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A server of this session; started by the first test that asks, gone with the last."""
+    with SERVICES[name](factory.mktemp(name), Settings()) as service:
+        yield service
+
+
+@pytest.fixture(scope="session")
+def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """`host:port` of a broker that tests may write to."""
+    if there := given().get("kafka"):
+        yield there
+    else:
+        yield from (service.address for service in started("kafka", tmp_path_factory))
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A PostgreSQL with an empty database."""
+    yield from started("postgres", tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """An S3 server with an empty bucket."""
+    yield from started("s3", tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A schema registry without a schema."""
+    yield from started("registry", tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A Redis on a port, with a password."""
+    yield from started("redis", tmp_path_factory)

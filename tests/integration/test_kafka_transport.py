@@ -1,7 +1,6 @@
 """What only a real broker can show: a group of two workers, compaction, and a broker that is away."""
 
 import asyncio
-import os
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -15,9 +14,9 @@ from tests.integration.transport_site import KafkaSite, Worker, numbered, runnin
 
 
 @pytest.fixture
-async def site() -> AsyncIterator[KafkaSite]:
+async def site(kafka: str) -> AsyncIterator[KafkaSite]:
     """The broker that tests may write to."""
-    made = KafkaSite(os.environ["K2_TEST_KAFKA"])
+    made = KafkaSite(kafka)
     yield made
     await made.close()
 

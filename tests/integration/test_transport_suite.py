@@ -15,7 +15,7 @@ from tests.integration.transport_site import EmbeddedSite, KafkaSite, Site, Work
 @pytest.fixture(params=["embedded", pytest.param("kafka", marks=pytest.mark.kafka)])
 async def site(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Site]:
     """A log to write to, of each kind."""
-    made: Site = EmbeddedSite(tmp_path) if request.param == "embedded" else KafkaSite(os.environ["K2_TEST_KAFKA"])
+    made: Site = EmbeddedSite(tmp_path) if request.param == "embedded" else KafkaSite(request.getfixturevalue("kafka"))
     yield made
     await made.close()
 

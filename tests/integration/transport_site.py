@@ -110,7 +110,7 @@ class EmbeddedSite:
 
 
 class KafkaSite:
-    """The broker named by K2_TEST_KAFKA (`host:port`)."""
+    """The broker at `bootstrap` (`host:port`)."""
 
     is_embedded = False
 
