@@ -6,10 +6,11 @@ endif
 BIN := .venv/bin
 RUNTIME := .venv/.made-from-requirements.lock
 DEV := .venv/.made-from-requirements-dev.lock
-PYTEST := $(BIN)/pytest -q
+# Much of a test of whole processes is waiting: three files at a time keep two cores busy.
+PYTEST := $(BIN)/pytest -q -n 3 --dist loadfile
 ARGS ?=
 
-.PHONY: help setup demo test test-services services check bench clean
+.PHONY: help setup demo test test-consistency test-services services check bench clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed 's/^\([a-z-]*\):.*## /make \1	/' | expand -t 16
@@ -19,8 +20,11 @@ setup: $(RUNTIME) ## make .venv in this checkout, with k2 in it
 demo: $(RUNTIME) ## play real ticks through the whole path and show what came of them (ARGS="--faults --seed 7")
 	@$(BIN)/k2 demo $(ARGS)
 
-test: $(DEV) ## run every test that needs no service (ARGS="tests/unit -k gaps")
-	@$(PYTEST) $(ARGS)
+test: $(DEV) ## run every test that needs no service, but those that kill (ARGS="tests/unit -k gaps")
+	@$(PYTEST) --ignore tests/consistency $(ARGS)
+
+test-consistency: $(DEV) ## kill workers at every step, roll tables back, wake zombies; the tables must end the same
+	@$(BIN)/pytest -q -n 2 --dist loadfile tests/consistency $(ARGS)
 
 test-services: $(DEV) ## run the tests that need Kafka, PostgreSQL, S3, a registry or Redis, on servers that they start
 	@$(BIN)/pytest -q --services $(ARGS)
