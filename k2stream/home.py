@@ -107,7 +107,7 @@ class Hold:
                 raise HomeError(f"{mark.parent} is on a disk that cannot lock files ({exc.strerror}). Put K2_HOME on a local disk.") from exc
             if kind == fcntl.LOCK_SH:
                 raise HomeError(f"{mark.parent} is being reset by another process. Wait for it, then start again.") from exc
-            raise HomeError(f"A worker runs in {mark.parent}. Stop it first; nothing was removed.") from exc
+            raise HomeError(f"A worker runs in {mark.parent}, or a server of `k2 dev`. Stop it first; nothing was removed.") from exc
 
     def close(self) -> None:
         """Let go; twice is harmless."""

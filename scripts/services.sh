@@ -31,7 +31,7 @@ apt() {
         echo "$1: this machine has no apt-get. Install $2 with its package manager." >&2
         return 1
     fi
-    run "$(as_root apt-get update -q) && $(as_root apt-get install -y -q --no-install-recommends "$2")"
+    run "$(as_root apt-get update -q) && $(as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "$2")"
 }
 
 kafka() {

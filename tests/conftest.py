@@ -27,7 +27,7 @@ class LeftOut:
     """Service -> what the machine lacks; empty where it was not asked for."""
 
     def line(self) -> str:
-        waiting = ", ".join(f"{name} {count}" + (f" (no {self.lacks[name]})" if name in self.lacks else "") for name, count in self.counts.items())
+        waiting = ", ".join(f"{name} {count}" + (f" (lacks {self.lacks[name]})" if name in self.lacks else "") for name, count in self.counts.items())
         mends = f"make services S='{' '.join(self.lacks)}'" if self.lacks else "make test-services"
         return f"{sum(self.counts.values())} tests wait for a service: {waiting}. This runs them: {mends}"
 

@@ -1,7 +1,8 @@
 """`python -m k2stream.dev.keeper NAME FOLDER`: the parent of one server of `k2 dev`, alive as long as it shall run.
 
-It holds FOLDER/lock as long as it lives and writes FOLDER/running.json once the server answers: a process id there is
-the keeper's if, and only if, somebody holds the lock. Killed by -9, it takes its server with it (Linux).
+It holds FOLDER/lock, so that a folder has one keeper, and the home, so that `k2 reset` is refused. Once the server answers
+it puts FOLDER/running.json there and keeps that file locked: what it says is so if, and only if, somebody holds its lock.
+Killed by -9, it takes its server with it (Linux).
 """
 
 import fcntl
@@ -10,10 +11,13 @@ import os
 import signal
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
+from typing import IO
 
 from k2stream.dev.services import SERVICES
 from k2stream.errors import K2Error
+from k2stream.home import Home
 from k2stream.settings import load_settings
 
 LOCK, RUNNING = "lock", "running.json"
@@ -27,15 +31,16 @@ class Stopped(BaseException):
 def keep(name: str, folder: Path) -> int:
     """Run the server until SIGTERM; exit code 1 if it does not start or ends by itself."""
     signal.signal(signal.SIGTERM, _stop)
-    service = SERVICES[name](folder, load_settings())
-    with (folder / LOCK).open("a") as lock:
+    settings = load_settings()
+    service = SERVICES[name](folder, settings)
+    with Home.open(settings.home).hold(), (folder / LOCK).open("a") as lock, ExitStack() as announced:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             return 0  # another keeper was faster
         try:
             service.start()
-            _announce(folder, {"pid": os.getpid(), "address": service.address, "exports": dict(service.exports())})
+            announced.enter_context(_announced(folder, {"pid": os.getpid(), "address": service.address, "exports": dict(service.exports())}))
             while service.is_running():
                 time.sleep(LOOK_SECONDS)
             return 1
@@ -51,13 +56,17 @@ def _stop(*_: object) -> None:
     raise Stopped
 
 
-def _announce(folder: Path, said: dict[str, object]) -> None:
-    """Written aside and renamed, so that nobody reads half of it; holds passwords, so for the user alone."""
+def _announced(folder: Path, said: dict[str, object]) -> IO[str]:
+    """Locked and written aside, then renamed: nobody reads half of it, nor takes a dead keeper's for ours. Holds passwords."""
     aside = folder / f"{RUNNING}.new"
     aside.unlink(missing_ok=True)
     aside.touch(mode=0o600)
-    aside.write_text(json.dumps(said), encoding="utf-8")
+    file = aside.open("w", encoding="utf-8")
+    fcntl.flock(file, fcntl.LOCK_EX)
+    file.write(json.dumps(said))
+    file.flush()
     aside.rename(folder / RUNNING)
+    return file
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import IO
 
 from k2stream.dev.keeper import LOCK, RUNNING
 from k2stream.dev.services import SERVICES
@@ -56,6 +56,14 @@ class Stack:
         command = [sys.executable, "-m", "k2stream.dev.keeper", name, str(folder)]
         with (folder / "keeper.log").open("wb") as log:
             keeper = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)  # noqa: S603 # ourselves
+        try:
+            return self._once_up(name, keeper)
+        except BaseException:  # Ctrl-C too: an attempt that nobody waits for ends
+            keeper.terminate()
+            raise
+
+    def _once_up(self, name: str, keeper: subprocess.Popen[bytes]) -> Running:
+        folder = self.folder / name
         until = time.monotonic() + START_SECONDS
         while time.monotonic() < until:
             if found := self.running(name):
@@ -64,7 +72,7 @@ class Stack:
                 said = (folder / "keeper.log").read_text(encoding="utf-8", errors="replace").strip()
                 raise ServiceError(said or f"{name} does not start; see {folder / 'server.log'}")
             time.sleep(0.05)
-        raise ServiceError(f"{name} did not start within {START_SECONDS:.0f} s; see {folder / 'server.log'}. `k2 dev down {name}` ends the attempt.")
+        raise ServiceError(f"{name} did not start within {START_SECONDS:.0f} s; see {folder / 'server.log'}.")
 
     def down(self, name: str) -> bool:
         """Stop it and wait; False if none ran. Raises ServiceError if it does not end."""
@@ -81,22 +89,29 @@ class Stack:
 
     def running(self, name: str) -> Running | None:
         """The server that runs, None if none does or it does not answer yet."""
-        if not self._is_kept(name):
-            return None
+        path = self.folder / name / RUNNING
         try:
-            said = json.loads((self.folder / name / RUNNING).read_text(encoding="utf-8"))
+            with path.open(encoding="utf-8") as file:
+                if not _is_held(file):
+                    return None
+                said = json.load(file)
         except FileNotFoundError:
             return None
         return Running(name, said["pid"], said["address"], said["exports"])
 
     def _is_kept(self, name: str) -> bool:
-        """True while a keeper lives: it holds the lock, and the kernel lets go of it however it ends."""
-        path: Path = self.folder / name / LOCK
-        if not path.exists():
+        """True while a keeper lives, its server answering or not."""
+        try:
+            with (self.folder / name / LOCK).open() as lock:
+                return _is_held(lock)
+        except FileNotFoundError:
             return False
-        with path.open("a") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except OSError:
-                return True
-        return False
+
+
+def _is_held(file: IO[str]) -> bool:
+    """True while a keeper holds its lock; the kernel lets go of it however the keeper ends."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    return False
