@@ -74,7 +74,8 @@ def test_links_lead_somewhere() -> None:
 def test_make_help_lists_what_the_readme_uses() -> None:
     """`make demo` and `make test` are targets with a line of help."""
     told = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    assert set(re.findall(r"^make ([\w-]+)", told, re.MULTILINE)) == {"help", "setup", "demo", "test", "test-consistency", "test-consistency", "test-services", "services", "check", "bench", "clean"}
+    targets = {"help", "setup", "demo", "test", "test-consistency", "test-services", "services", "check", "bench", "clean"}
+    assert set(re.findall(r"^make ([\w-]+)", told, re.MULTILINE)) == targets
 
 
 if __name__ == "__main__":
