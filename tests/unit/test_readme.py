@@ -75,6 +75,7 @@ def test_make_help_lists_what_the_readme_uses() -> None:
     """`make demo` and `make test` are targets with a line of help."""
     told = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     targets = {"help", "setup", "demo", "test", "test-consistency", "test-services", "services", "check", "bench", "clean"}
+    targets = {"help", "setup", "demo", "test", "test-consistency", "test-services", "services", "check", "bench", "clean"}
     assert set(re.findall(r"^make ([\w-]+)", told, re.MULTILINE)) == targets
 
 
