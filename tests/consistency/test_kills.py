@@ -4,20 +4,12 @@ One home a chain: the worker dies at a step, the next one takes over and dies at
 finishes. The log was published once, with faults, so that every column of both tables must be equal.
 """
 
-import shutil
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from uuid import uuid4
 
 import pytest
 
-from k2stream.feed import faults
-from k2stream.feed.recording import MessageIds
-from k2stream.playback import prepare_topics, publish, recorded_trades
-from k2stream.settings import Settings
-from tests.consistency.harness import SMALL_WINDOWS, Outcome, Site
-
-ROWS = 12_000
+from tests.consistency.harness import Outcome, Site
 
 FIRST_CHAIN = ("decode:2", "0.settle:2", "1.rows:2", "1.events", "1.tracker", "1.fsync", "2.head", "3.before", "3.after", "restore:3", "4.decided:2")
 """From the first look at a batch to a commit that landed and was never heard of."""
@@ -28,33 +20,6 @@ AFTER_EACH_REDIS_IS_WIPED = (("1.tracker", "3.after", "5.before", "6.saving"), (
 """Where what Redis held would have told of more than the tracker file does, or the other way round."""
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(420)]
-
-
-@pytest.fixture(scope="module")
-def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A home whose log holds ticks with faults; no worker ever ran in it."""
-    home = tmp_path_factory.mktemp("published")
-    settings = Settings(home=home, partitions=2)
-    recordings = recorded_trades(settings, rows=ROWS)
-    schema_ids = prepare_topics(settings, [r.topic for r in recordings])
-    scripts, _ = faults.inject(recordings, seed=5, schema_ids=schema_ids, ids=MessageIds(uuid4()))
-    publish(settings, scripts, schema_ids)
-    return home
-
-
-@pytest.fixture(scope="module")
-def reference(published: Path, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
-    """The tables of a worker that nobody killed."""
-    site = site_of(published, tmp_path_factory.mktemp("reference"))
-    site.run_until_caught_up()
-    assert site.problems() == ()
-    return site.outcome()
-
-
-def site_of(published: Path, folder: Path) -> Site:
-    home = folder / "home"
-    shutil.copytree(published, home)
-    return Site(home, SMALL_WINDOWS)
 
 
 def outcome_after(site: Site, steps: tuple[str, ...], *, is_wiped: bool) -> Outcome:
@@ -75,10 +40,10 @@ def outcome_after(site: Site, steps: tuple[str, ...], *, is_wiped: bool) -> Outc
     ids=["redis kept", "redis wiped"],
 )
 def test_killed_at_every_step_the_tables_are_those_of_an_uninterrupted_run(
-    published: Path, reference: Outcome, tmp_path: Path, chains: tuple[tuple[str, ...], ...], is_wiped: bool
+    new_site: Callable[[str], Site], reference: Outcome, chains: tuple[tuple[str, ...], ...], is_wiped: bool
 ) -> None:
     """Two chains at a time, for most of a worker's start is waiting for imports."""
     with ThreadPoolExecutor(len(chains)) as threads:
-        sites = [site_of(published, tmp_path / str(number)) for number in range(len(chains))]
+        sites = [new_site("killed") for _ in chains]
         running = [threads.submit(outcome_after, site, steps, is_wiped=is_wiped) for site, steps in zip(sites, chains, strict=True)]
         assert [r.result() for r in running] == [reference] * len(chains)

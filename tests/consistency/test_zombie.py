@@ -19,7 +19,7 @@ NewSite = Callable[[str], Site]
 STEPS = ("1.fsync:4", "3.before:4", "3.after:4", "6.before:4")
 """Files written; commit on its way; landed and never heard of; before old state would be written over new."""
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(420)]
 
 
 @contextmanager
