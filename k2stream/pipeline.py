@@ -22,7 +22,10 @@ from k2stream.gaps import Notes, Tracker
 from k2stream.lake.offsets import Counts
 from k2stream.records import Batch, Kind, Record, TopicPartition, records_at
 from k2stream.validate import Invalid, Limits, validate
-from k2stream.verdict import Decoded, Judged, Reject
+from k2stream.verdict import Decoded, Judged, Marker, Reject
+
+NOTE_BYTES = 400
+"""What a reject or a marker weighs beside its bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +90,7 @@ def judge(
         markers=decoded.markers,
         holes=_holes(batch, records),
         marked_through=marked_through,
-        size_bytes=rows.nbytes,
+        size_bytes=rows.nbytes + _noted_bytes(rejects, decoded.markers),
     )
 
 
@@ -124,6 +127,11 @@ def settle(asked: Asked, answers: NDArray[np.bool_], tracker: Tracker) -> Settle
         rejects=notes.rejects,
         has_notes=bool(notes.markers or notes.rejects or "reset" in events["kind"].unique().to_pylist()),
     )
+
+
+def _noted_bytes(rejects: Sequence[Reject], markers: Sequence[Marker]) -> int:
+    """Memory of what makes no row: a topic of nothing but bad records must fill a window too."""
+    return NOTE_BYTES * (len(rejects) + len(markers)) + sum(len(r.key or b"") + len(r.value or b"") for r in rejects)
 
 
 def event_times_us(rows: pa.Table) -> NDArray[np.int64]:

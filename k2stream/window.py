@@ -45,7 +45,7 @@ class OpenWindow:
         self.size_bytes += judged.size_bytes
 
     def is_full(self, limits: WindowLimits) -> bool:
-        return self.rows >= limits.rows or self.size_bytes >= limits.size_bytes
+        return self.records >= limits.rows or self.size_bytes >= limits.size_bytes
 
     def due_in_ms(self, limits: WindowLimits, *, now: float) -> float | None:
         """Milliseconds until the window must close; 0 or less means now, None that it is empty."""

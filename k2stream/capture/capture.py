@@ -82,6 +82,7 @@ class Capture:
         self._position: dict[TopicPartition, int] = {}
         self._committed: dict[TopicPartition, int] = {}
         self._paused: set[TopicPartition] = set()
+        """Stand still until the worker is started again."""
         self._strikes: dict[TopicPartition | None, int] = {}
         self._outstanding: list[OpenWindow] = []
         """Closed, not yet settled."""
@@ -98,13 +99,16 @@ class Capture:
         """Where to read each partition from: the table's `next`; forgets all that was known before."""
         self._forget()
         era = self._era
-        bounds = {tp: await self.edges.consumer().bounds(tp) for tp in tps}
         try:
+            bounds = {tp: await self.edges.consumer().bounds(tp) for tp in tps}
             memory = await self._in(self._sink_thread, lambda: self._remember(tps, bounds))
         except K2Error as exc:
             self.health.red("capture", str(exc))
             if not exc.is_retriable:
                 self._on_fatal(str(exc))
+            raise
+        except Exception as exc:
+            self.health.red("capture", f"no position could be read: {exc!r}")  # the transport asks again, and for ever
             raise
         self.health.green("capture")
         if era != self._era:
@@ -130,6 +134,7 @@ class Capture:
 
     def topic_lost(self, tp: TopicPartition, first: int, last: int) -> None:
         """Offsets that nobody can explain: the partition stops, red; nothing of it is skipped in silence."""
+        self._paused.add(TopicPartition(*tp))
         self.health.red(
             f"lost {tp.topic}/{tp.partition}",
             f"{tp.topic}/{tp.partition}: offsets {first} to {last} are gone from the log before they were committed. "
@@ -296,7 +301,8 @@ class Capture:
         for batch in window.batches:
             self.edges.consumer().ack_batch(batch)
         self.edges.on_step("7.after")
-        self._strikes.clear()
+        for tp in (None, *settled.spans):  # others' commits are no progress of a partition that fails
+            self._strikes.pop(tp, None)
         self.health.green("capture")
         self.progress.committed(settled, head.vector, self.clock.monotonic())
 
@@ -319,6 +325,8 @@ class Capture:
                 self.health.red("table", str(exc))
                 continue
             self.health.green("table")
+            if self._closing is not None and era == self._era and not self._in_sink:
+                self._closing.memory = replace(self._closing.memory, head=head)  # an idle worker's own would expire under its look-ups
             moved = [tp for tp, n in committed.items() if tp not in head.vector or head.vector[tp].next != n]
             if moved and era == self._era and committed == self._committed:
                 await self.restart(f"the table's vector moved for {', '.join(f'{t}/{p}' for t, p in moved)}")
@@ -343,9 +351,9 @@ class Capture:
 
     # --- trouble --------------------------------------------------------------------------------------
 
-    async def restart(self, cause: str) -> None:
-        """Forget everything and read all owned partitions again from the table's vector."""
-        era = self._era
+    async def restart(self, cause: str, *, era: int | None = None) -> None:
+        """Forget everything and read all owned partitions again from the table's vector; nothing if `era`, that of the cause, is over."""
+        era = self._era if era is None else era
         async with self._restart_lock:
             if era != self._era:
                 return
@@ -357,6 +365,7 @@ class Capture:
 
     async def _strike(self, tp: TopicPartition | None, exc: Exception) -> None:
         """Charge a failure; after three in a row the partition is paused, or, if no partition is to blame, the worker ends."""
+        era = self._era
         strikes = self._strikes[tp] = self._strikes.get(tp, 0) + 1
         where = "sink" if tp is None else f"{tp.topic}/{tp.partition}"
         log.error("capture.failed", where=where, strikes=strikes, cause=str(exc), kind=type(exc).__name__, exc_info=not isinstance(exc, K2Error))
@@ -367,9 +376,10 @@ class Capture:
         if strikes >= STRIKES and tp is not None:
             self._paused.add(tp)
             self.edges.consumer().pause_batch({tp})
-            self.health.red(f"paused {where}", f"{where} is paused at offset {self._committed.get(tp)} after {strikes} failures: {exc}")
+            stands = f"{where} is paused at offset {self._committed.get(tp)} after {strikes} failures: {exc}."
+            self.health.red(f"paused {where}", f"{stands} Mend the cause and start the worker again.")
         await asyncio.sleep(min(0.1 * 4 ** (strikes - 1), 5.0))
-        await self.restart(str(exc))
+        await self.restart(str(exc), era=era)
 
     def _forget(self) -> None:
         """Drop every batch, window and memory; whatever still runs in a thread comes back to an older era."""

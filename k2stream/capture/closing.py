@@ -33,7 +33,8 @@ class Closing:
     recent: RecentWindows
     dirty: set[TopicPartition] = field(default_factory=set)
     """Partitions whose streams changed since their newest tracker file."""
-    commits: int = 0
+    commits: int = TRACKER_FILE_EVERY - 1
+    """Since the last tracker file; a new life writes one at once, or a worker that dies often would read back ever more."""
 
 
 def settle_and_write(edges: Edges, closing: Closing, window: OpenWindow, stages: Stages) -> tuple[Settled, Staged]:
@@ -63,9 +64,10 @@ def _answers(edges: Edges, closing: Closing, asked: Asked) -> NDArray[np.bool_]:
 def _files_of(closing: Closing, window: OpenWindow, settled: Settled) -> Window:
     """A tracker file goes along when the rows alone could not bring a restart to the same state."""
     tracker = None
-    if settled.has_notes or closing.commits % TRACKER_FILE_EVERY == TRACKER_FILE_EVERY - 1:
+    if settled.has_notes or closing.commits >= TRACKER_FILE_EVERY - 1:
         tracker = {tp: closing.memory.tracker.snapshot(tp) for tp in closing.dirty}
         closing.dirty.clear()
+        closing.commits = 0
     return Window(
         number=window.number,
         rows=settled.rows,

@@ -47,9 +47,25 @@ def restore(edges: Edges, head: Head, tracker: Tracker, seen: SeenFilter, tps: s
         edges.on_step("restore")
         usable = saved[tp] if tp in saved and _is_usable(head, head.vector[tp], saved[tp]) else None
         tracked = _restore_tracker(edges, head.vector[tp], tracker, tp, usable)
-        keyed = _restore_keys(head, seen, tp, usable)
+        keyed = _restore_keys(seen, usable) if usable else head.vector[tp].next
         _replay(edges, head, tracker, seen, tp, tracked=tracked, keyed=keyed)
+    floor_us = _floor(head, {tp: saved.get(tp) for tp in tps})
+    for tp in tps:
+        seen.set_floor(tp, floor_us)
     return Memory(head, tracker, seen)
+
+
+def _floor(head: Head, saved: Mapping[TopicPartition, Saved | None]) -> int:
+    """One floor for all: the filter is one, so its "no" knows no more than what the least known partition gave it.
+
+    A partition that never had a record and has nothing stored adds nothing.
+    """
+    floors = [
+        s.floor_us if s is not None and _is_usable(head, head.vector[tp], s) else floor_without_keys(head)
+        for tp, s in saved.items()
+        if s is not None or head.vector[tp].next > head.vector[tp].start
+    ]
+    return max(floors, default=floor_without_keys(head))
 
 
 def _load(edges: Edges, tps: set[TopicPartition]) -> Mapping[TopicPartition, Saved]:
@@ -71,20 +87,16 @@ def _restore_tracker(edges: Edges, entry: Entry, tracker: Tracker, tp: TopicPart
     return entry.start
 
 
-def _restore_keys(head: Head, seen: SeenFilter, tp: TopicPartition, saved: Saved | None) -> int:
-    """Keys of a partition's filter, and its floor; returns the offset up to which they reach."""
-    if saved is None:
-        seen.set_floor(tp, floor_without_keys(head))
-        return head.vector[tp].next
+def _restore_keys(seen: SeenFilter, saved: Saved) -> int:
+    """Keys of a partition's filter; returns the offset up to which they reach."""
     for chunk in saved.keys:
         seen.mark(np.frombuffer(chunk.hashes, np.uint64).reshape(-1, 2), chunk.max_time_us)
-    seen.set_floor(tp, saved.floor_us)
     return saved.stamp.next
 
 
 def _is_usable(head: Head, entry: Entry, saved: Saved) -> bool:
     stamp = saved.stamp
-    return stamp.table_uuid == head.table_uuid and head.is_ancestor(stamp.snapshot_id) and stamp.next <= entry.next
+    return stamp.table_uuid == head.table_uuid and head.is_ancestor(stamp.snapshot_id) and entry.start <= stamp.next <= entry.next
 
 
 def floor_without_keys(head: Head) -> int:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+import structlog
 from pyiceberg.catalog import Catalog
 from pyiceberg.table import Table
 
@@ -14,6 +15,8 @@ from k2stream.lake.writer import read_bytes
 from k2stream.records import TopicPartition
 from k2stream.settings import Settings
 from k2stream.table_file import TableFile
+
+log = structlog.get_logger(__name__)
 
 
 class TableReader:
@@ -62,8 +65,11 @@ class TableReader:
             table = self._seen or self.load()
             try:
                 self._newest_tracker = (name, unpack_tracker(read_bytes(table.io, name)))
-            except (OSError, LakeError):
+            except (FileNotFoundError, LakeError) as exc:
+                log.warning("tracker_file.unreadable", file=name, cause=str(exc), then="older state and the table's rows are read; causes of gaps may be lost")
                 return {}
+            except OSError as exc:
+                raise LakeError(f"The tracker file {name} cannot be read now: {exc}. It is asked for again.") from exc
         return self._newest_tracker[1]
 
     def _table_keeping(self, snapshot_id: int) -> Table:

@@ -17,11 +17,13 @@ from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Mappin
 from dataclasses import dataclass
 from typing import Any, cast
 
+from aiokafka.errors import KafkaError
 from faust.transport import base as faust_base
 from faust.transport.consumer import ThreadDelegateConsumer, ensure_TP, ensure_TPset
 from faust.types import TP, ConsumerMessage
 
 from k2stream.clock import Deadline
+from k2stream.errors import TransportError
 from k2stream.records import Batch, LogBatch, TopicPartition
 from k2stream.settings import Settings, load_settings
 from k2stream.transport.acks import BatchAcks
@@ -125,7 +127,10 @@ class BatchNativeConsumer(ThreadDelegateConsumer):
 
     async def bounds(self, tp: TopicPartition) -> tuple[int, int]:
         key = TP(*tp)
-        begins, ends = await self.earliest_offsets(key), await self.highwaters(key)
+        try:
+            begins, ends = await self.earliest_offsets(key), await self.highwaters(key)
+        except KafkaError as exc:
+            raise TransportError(f"Where {tp[0]}/{tp[1]} begins and ends is not known: {exc!r}. Is the broker running?") from exc
         return int(begins[key]), int(ends[key])
 
     async def restart(self, tps: Iterable[TopicPartition] | None = None) -> None:
@@ -293,6 +298,8 @@ class BatchNativeConsumer(ThreadDelegateConsumer):
         joined = join(log_batches, reading.position, is_compacted=self.is_compacted(tp.topic))
         if joined.jump_to is not None:
             self._on_jump(tp, reading, joined)
+        else:
+            reading.suspect = None
         if not joined.log_batches:
             return None
         size_bytes = sum(len(b.raw) for b in joined.log_batches)
