@@ -13,8 +13,9 @@ from tests.consistency.harness import Outcome, Site
 
 FIRST_CHAIN = ("decode:2", "0.settle:2", "1.rows:2", "1.events", "1.tracker", "1.fsync", "2.head", "3.before", "3.after", "restore:3", "4.decided:2")
 """From the first look at a batch to a commit that landed and was never heard of."""
-SECOND_CHAIN = ("4.decided", "5.head", "5.before:2", "5.after", "restore", "6.before", "6.saving", "6.after", "6.after", "7.after:2")
-"""From a commit that landed to its acks: outbox, state, and a death twice in a row at one step."""
+SECOND_CHAIN = ("6.saving", "4.decided", "5.head", "5.before:2", "5.after", "restore", "6.before", "6.after", "6.after", "7.after:2")
+"""From a commit that landed to its acks: outbox, state, and a death twice in a row at one step. Its first window has two partitions, so
+that a state save dies between them."""
 
 AFTER_EACH_REDIS_IS_WIPED = (("1.tracker", "3.after", "5.before", "6.saving"), ("4.decided", "5.after", "restore", "6.before", "7.after:2"))
 """Where what Redis held would have told of more than the tracker file does, or the other way round."""
