@@ -87,11 +87,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_sessionfinish(session: pytest.Session) -> Generator[None, None, None]:
     """Say it after the terminal's own last line; a worker of pytest-xdist tells its controller."""
+    if hasattr(session.config, "workeroutput"):  # before the yield, in which it is sent
+        own = session.config.stash.get(LEFT_OUT, LeftOut())
+        session.config.workeroutput["left_out"] = [own.counts, own.lacks]
     yield
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     left_out = session.config.stash.get(LEFT_OUT, LeftOut())
-    if hasattr(session.config, "workeroutput"):
-        session.config.workeroutput["left_out"] = [left_out.counts, left_out.lacks]
     if reporter is not None and left_out.counts:
         reporter.write_line(left_out.line())
 
