@@ -30,7 +30,7 @@ def may_hold(file: TableFile, column: str, first: int | str, last: int | str) ->
     """False only if the file's bounds exclude every value of `first..last`."""
     lower, upper = bound(file.lower.get(column)), bound(file.upper.get(column))
     is_below = upper is not None and upper < first  # type: ignore[operator]  # a column's bounds and values are of one type
-    is_above = lower is not None and lower > last  # type: ignore[operator]
+    is_above = lower is not None and lower > last  # type: ignore[operator] # bounds are of one type per column
     return not (is_below or is_above)
 
 

@@ -102,7 +102,7 @@ class RedisStore:
         try:
             with self._client.pipeline(transaction=False) as pipe:
                 for command in commands:
-                    pipe.execute_command(*command)  # type: ignore[no-untyped-call]
+                    pipe.execute_command(*command)  # type: ignore[no-untyped-call] # redis-py leaves it untyped
                 answers: list[Any] = pipe.execute(raise_on_error=False)
         except (redis.RedisError, OSError) as exc:
             raise self._lost(exc) from exc

@@ -138,12 +138,12 @@ def deliver_log_batches(consumer: AIOKafkaConsumer, *, is_batch_topic: Callable[
     To be called when it was started and nothing is assigned yet: a response fetched before holds records. The question is asked for each
     response, on the consumer's thread. Raises TransportError if aiokafka's fetcher is not the one this was written for.
     """
-    replace_unpacking(consumer._fetcher, is_batch_topic)  # noqa: SLF001
+    replace_unpacking(consumer._fetcher, is_batch_topic)  # noqa: SLF001 # the one place that reaches into aiokafka
 
 
 def replace_unpacking(fetcher: Fetcher, is_batch_topic: Callable[[str], bool]) -> None:
     """Bind the fetcher's own copy of the method that unpacks responses."""
-    original = Fetcher._proc_fetch_request  # noqa: SLF001
+    original = Fetcher._proc_fetch_request  # noqa: SLF001 # the one place that reaches into aiokafka
     if missing := REPLACED_NAMES - set(original.__code__.co_names):
         raise TransportError(E_NOT_THE_FETCHER.format(names=" and ".join(sorted(missing))))
 
@@ -154,4 +154,4 @@ def replace_unpacking(fetcher: Fetcher, is_batch_topic: Callable[[str], bool]) -
 
     names = {**vars(fetcher_module), "MemoryRecords": RawBatches, "PartitionRecords": unpack}
     copy = FunctionType(original.__code__, names, original.__name__, original.__defaults__, original.__closure__)
-    fetcher._proc_fetch_request = MethodType(copy, fetcher)  # noqa: SLF001
+    fetcher._proc_fetch_request = MethodType(copy, fetcher)  # noqa: SLF001 # the one place that reaches into aiokafka
