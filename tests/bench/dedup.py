@@ -73,17 +73,17 @@ def run(rows: int, windows: int) -> dict[str, object]:
     batches = [window(number, rows) for number in range(windows)]
     for number, batch in enumerate(batches):
         keys = new.timed("keys", lambda b=batch: dedup_keys(*b))  # type: ignore[misc] # lambda default
-        doubts += int(new.timed("maybe", lambda k=keys: seen.maybe(k, times, TP)).sum())  # type: ignore[misc]
-        new.timed("repeats", lambda k=keys: repeats(k))  # type: ignore[misc]
-        new.timed("recent", lambda k=keys: recent.hits(k))  # type: ignore[misc]
-        new.timed("add", lambda k=keys, n=number: recent.add(n, k))  # type: ignore[misc]
+        doubts += int(new.timed("maybe", lambda k=keys: seen.maybe(k, times, TP)).sum())  # type: ignore[misc] # mypy infers no lambda with defaults
+        new.timed("repeats", lambda k=keys: repeats(k))  # type: ignore[misc] # mypy infers no lambda with defaults
+        new.timed("recent", lambda k=keys: recent.hits(k))  # type: ignore[misc] # mypy infers no lambda with defaults
+        new.timed("add", lambda k=keys, n=number: recent.add(n, k))  # type: ignore[misc] # mypy infers no lambda with defaults
         recent.drop_through(number - 4)
-        new.timed("mark", lambda k=keys: seen.mark(k, times))  # type: ignore[misc]
+        new.timed("mark", lambda k=keys: seen.mark(k, times))  # type: ignore[misc] # mypy infers no lambda with defaults
     for batch in batches[-4:]:
-        keys = again.timed("keys", lambda b=batch: dedup_keys(*b))  # type: ignore[misc]
-        again.timed("maybe", lambda k=keys: seen.maybe(k, times, TP))  # type: ignore[misc]
-        again.timed("repeats", lambda k=keys: repeats(k))  # type: ignore[misc]
-        again.timed("recent", lambda k=keys: recent.hits(k))  # type: ignore[misc]
+        keys = again.timed("keys", lambda b=batch: dedup_keys(*b))  # type: ignore[misc] # mypy infers no lambda with defaults
+        again.timed("maybe", lambda k=keys: seen.maybe(k, times, TP))  # type: ignore[misc] # mypy infers no lambda with defaults
+        again.timed("repeats", lambda k=keys: repeats(k))  # type: ignore[misc] # mypy infers no lambda with defaults
+        again.timed("recent", lambda k=keys: recent.hits(k))  # type: ignore[misc] # mypy infers no lambda with defaults
     total = sum(new.medians().values())
     return {
         "new_us_a_row": new.medians(),
