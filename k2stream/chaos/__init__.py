@@ -1,0 +1,1 @@
+"""Faults on purpose: what plays them, and what counts what survived."""
