@@ -1,29 +1,34 @@
-"""Binance spot trades: frames of the combined stream, live or recorded, to rows of trade_v2; pure."""
+"""Binance spot trades and best quotes: frames of the combined stream, live or recorded, to rows; pure."""
 
-from collections.abc import Iterable
-from decimal import Decimal, InvalidOperation
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-import orjson
 import pyarrow as pa
 
-from k2stream.errors import DecodeError
+from k2stream.feed.frame import Frame, NewId, Row, number, parsed, read_fields, whole, word
 from k2stream.feed.recording import SAMPLE, MessageIds, Recording, Session, shipped
 from k2stream.rows import body_schema
+
+EXCHANGE = "BINANCE"
+URLS = ("wss://stream.binance.com:9443", "wss://data-stream.binance.vision")
 
 QUOTES = ("USDT", "USDC", "BUSD", "TUSD", "USDP", "BTC", "ETH", "BNB", "EUR", "GBP", "AUD", "USD", "TRY", "ZAR", "UAH", "NGN")
 """Assets that a symbol may end with, in the order they are tried."""
 
-REQUIRED = ("e", "E", "s", "t", "p", "q", "T", "m")
+TRADE = ("e", "E", "s", "t", "p", "q", "T", "m")
+BOOK_TICKER = ("u", "s", "b", "B", "a", "A")
 
 RECORDED = "binance/btcusdt_trade_frames_2021-01-08.jsonl.gz"
 
-Row = dict[str, Any]
-"""Columns of trade_v2; `Any` because they are of as many types."""
+
+def stream_path(symbols: Sequence[str], *, quotes: bool = False) -> str:
+    """Path of the combined stream; symbols as the venue writes them, BTCUSDT. The path subscribes: nothing is sent after connecting."""
+    kinds = ("trade", *(("bookTicker",) if quotes else ()))
+    return "/stream?streams=" + "/".join(f"{s.lower()}@{kind}" for s in symbols for kind in kinds)
 
 
-def trade(frame: bytes | str, *, message_id: str, now_us: int) -> Row | None:
-    """Row of one `@trade` frame, bare or wrapped by the combined stream; None for a frame of another kind.
+def read(frame: bytes | str, *, new_id: NewId, now_us: int) -> Frame:
+    """Rows of one frame, bare or wrapped by the combined stream; raises DecodeError for what is not JSON, or lacks a field.
 
     One real frame::
 
@@ -31,41 +36,32 @@ def trade(frame: bytes | str, *, message_id: str, now_us: int) -> Row | None:
         "q":"0.00026300","T":1610064000278,"m":true,"M":true}}
 
     `t` is the venue's id, contiguous per symbol: id and sequence both. `m`: the buyer was the maker, so the aggressor sold.
-    Raises DecodeError for what is not JSON, or a trade without one of its fields.
+    A best quote of the spot market has an update id and no time: it is of when it was read.
     """
-    data = _data(frame)
-    if data is None or data.get("e") != "trade":
-        return None
-    lacking = [name for name in REQUIRED if name not in data]
-    if lacking:
-        raise DecodeError(f"A Binance trade frame has the fields {' '.join(REQUIRED)}, found none of {' '.join(lacking)}. Has the stream's format changed?")
-    try:
-        return _row(data, message_id, now_us)
-    except (ValueError, TypeError, AttributeError, InvalidOperation) as exc:
-        raise DecodeError(f"A Binance trade frame with a field of the wrong kind: {exc!r}. Has the stream's format changed?") from exc
+    found = parsed(frame, EXCHANGE)
+    if isinstance(found.get("error"), dict):
+        return Frame(refused=word(found["error"].get("msg")) or "no reason given")
+    data = found.get("data", found)
+    kind = data.get("e") if isinstance(data, dict) else None
+    if kind == "trade":
+        return Frame(trades=(read_fields(data, lambda d: _trade(d, new_id(), now_us), required=TRADE, what="A Binance trade frame"),))
+    if kind == "bookTicker" or str(found.get("stream")).endswith("@bookTicker"):
+        return Frame(quotes=(read_fields(data, lambda d: _quote(d, new_id(), now_us), required=BOOK_TICKER, what="A Binance best quote"),))
+    return Frame()
 
 
-def _data(frame: bytes | str) -> dict[str, Any] | None:
-    try:
-        found = orjson.loads(frame)
-    except orjson.JSONDecodeError as exc:
-        raise DecodeError(f"Expected a JSON frame of Binance, found {frame[:80]!r}: {exc}") from exc
-    data = found.get("data", found) if isinstance(found, dict) else None
-    return data if isinstance(data, dict) else None
-
-
-def _row(data: dict[str, Any], message_id: str, now_us: int) -> Row:
+def _trade(data: dict[str, Any], message_id: str, now_us: int) -> Row:
     base, quote = assets(data["s"])
-    sequence = int(data["t"])
+    sequence = whole(data["t"])
     return {
         "message_id": message_id,
-        "trade_id": f"BINANCE-{sequence}",
+        "trade_id": f"{EXCHANGE}-{sequence}",
         "symbol": data["s"],
-        "exchange": "BINANCE",
+        "exchange": EXCHANGE,
         "asset_class": "crypto",
-        "timestamp": int(data["T"]) * 1000,
-        "price": _number(data["p"]),
-        "quantity": _number(data["q"]),
+        "timestamp": whole(data["T"]) * 1000,
+        "price": number(data["p"]),
+        "quantity": number(data["q"]),
         "currency": quote,
         "side": "SELL" if data["m"] else "BUY",
         "trade_conditions": [],
@@ -73,14 +69,37 @@ def _row(data: dict[str, Any], message_id: str, now_us: int) -> Row:
         "ingestion_timestamp": now_us,
         "platform_sequence": None,
         "vendor_data": {
-            "is_buyer_maker": _word(data["m"]),
+            "is_buyer_maker": word(data["m"]),
             "event_type": data["e"],
             "event_time": str(data["E"]),
             "trade_time": str(data["T"]),
             "base_asset": base,
             "quote_asset": quote,
-            "is_best_match": _word(data.get("M")),
+            "is_best_match": word(data.get("M")),
         },
+    }
+
+
+def _quote(data: dict[str, Any], message_id: str, now_us: int) -> Row:
+    """A frame with times of its own is of the futures market."""
+    base, quote = assets(data["s"])
+    update = whole(data["u"])
+    return {
+        "message_id": message_id,
+        "quote_id": f"{EXCHANGE}-{update}",
+        "symbol": data["s"],
+        "exchange": EXCHANGE,
+        "asset_class": "futures" if "T" in data else "crypto",
+        "timestamp": whole(data["T"]) * 1000 if "T" in data else now_us,
+        "bid_price": number(data["b"]),
+        "bid_quantity": number(data["B"]),
+        "ask_price": number(data["a"]),
+        "ask_quantity": number(data["A"]),
+        "currency": quote,
+        "source_sequence": None,
+        "ingestion_timestamp": now_us,
+        "platform_sequence": None,
+        "vendor_data": {"base_asset": base, "quote_asset": quote},
     }
 
 
@@ -90,17 +109,6 @@ def assets(symbol: str) -> tuple[str, str]:
     return symbol[: -len(quote)] if quote else symbol, quote
 
 
-def _number(text: str) -> Decimal:
-    number = Decimal(text)
-    if not number.is_finite():
-        raise ValueError(f"expected a number, found {text}")
-    return number
-
-
-def _word(value: object) -> str:
-    return "" if value is None else str(value).lower()
-
-
 def trades(*, ids: MessageIds, now_us: int) -> Recording:
     """The shipped BTCUSDT trades, in order; one session."""
     return read_trades(shipped(RECORDED).splitlines(), ids=ids, now_us=now_us)
@@ -108,8 +116,7 @@ def trades(*, ids: MessageIds, now_us: int) -> Recording:
 
 def read_trades(frames: Iterable[bytes], *, ids: MessageIds, now_us: int) -> Recording:
     """Trades of recorded frames of one symbol; frames of other kinds are left out."""
-    lines = list(frames)
-    rows = [row for line, message_id in zip(lines, ids.take(len(lines)).to_pylist(), strict=True) if (row := trade(line, message_id=message_id, now_us=now_us))]
+    rows = [row for line in frames for row in read(line, new_id=ids.one, now_us=now_us).trades]
     for row in rows:
         row["vendor_data"] = {**row["vendor_data"], **dict([SAMPLE])}
     table = pa.Table.from_pylist(rows, schema=body_schema("trade_v2"))

@@ -61,6 +61,10 @@ class MessageIds:
         self._prefix = str(feed)[:-12]
         self._next = 0
 
+    def one(self) -> str:
+        """The next id."""
+        return str(self.take(1)[0])
+
     def take(self, count: int) -> pa.Array:
         """The next `count` ids; two feeds never give the same."""
         numbers = pa.array(range(self._next, self._next + count), pa.int64())

@@ -9,6 +9,7 @@ import pytest
 
 from k2stream.errors import DecodeError
 from k2stream.feed import binance
+from k2stream.feed.frame import Frame
 from k2stream.feed.recording import MessageIds
 
 FRAME = (
@@ -17,9 +18,14 @@ FRAME = (
 )
 
 
+def read(frame: bytes) -> Frame:
+    return binance.read(frame, new_id=lambda: "m", now_us=7)
+
+
 def test_a_real_frame_becomes_a_trade() -> None:
     """All fields, vendor fields included; the buyer was the maker, so the aggressor sold."""
-    assert binance.trade(FRAME, message_id="m", now_us=7) == {
+    (trade,) = read(FRAME).trades
+    assert trade == {
         "message_id": "m",
         "trade_id": "BINANCE-553287559",
         "symbol": "BTCUSDT",
@@ -54,18 +60,18 @@ def test_recorded_frames_are_a_sequence_without_a_hole() -> None:
     assert all(dict(v)["is_sample_data"] == "true" for v in recording.rows["vendor_data"].to_pylist())
 
 
-@pytest.mark.parametrize("frame", [b'{"result":null,"id":1}', b'{"data":{"e":"aggTrade"}}', b"[]"])
+@pytest.mark.parametrize("frame", [b'{"result":null,"id":1}', b'{"data":{"e":"aggTrade"}}'])
 def test_frames_of_other_kinds_are_passed_over(frame: bytes) -> None:
     """A reply to a subscription is no trade, and no error."""
-    assert binance.trade(frame, message_id="m", now_us=7) is None
+    assert read(frame) == Frame()
 
 
-@pytest.mark.parametrize("field", binance.REQUIRED[1:])
+@pytest.mark.parametrize("field", binance.TRADE[1:])
 def test_a_trade_that_lacks_a_field_is_an_error_that_names_it(field: str) -> None:
     """A changed format must be heard of, not guessed around."""
     data = {k: v for k, v in orjson.loads(FRAME)["data"].items() if k != field}
     with pytest.raises(DecodeError, match=rf"none of {field}\."):
-        binance.trade(orjson.dumps({"data": data}), message_id="m", now_us=7)
+        read(orjson.dumps({"data": data}))
 
 
 @pytest.mark.parametrize(("field", "value"), [("p", "x"), ("p", "NaN"), ("t", "x"), ("T", None), ("s", 1), ("q", [])])
@@ -73,7 +79,7 @@ def test_a_field_of_the_wrong_kind_is_an_error_of_decoding(field: str, value: ob
     """Nothing but DecodeError leaves the parser."""
     data = {**orjson.loads(FRAME)["data"], field: value}
     with pytest.raises(DecodeError, match="wrong kind"):
-        binance.trade(orjson.dumps({"data": data}), message_id="m", now_us=7)
+        read(orjson.dumps({"data": data}))
 
 
 @pytest.mark.parametrize(("symbol", "pair"), [("BTCUSDT", ("BTC", "USDT")), ("ETHBTC", ("ETH", "BTC")), ("USDT", ("", "USDT")), ("ABCXYZW", ("ABC", "XYZW"))])
