@@ -1,8 +1,8 @@
 """Reading a topic from its beginning to where it ends now: for audits and lists, not for agents."""
 
 import asyncio
-from collections.abc import Iterator, Sequence
-from contextlib import closing
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, closing
 
 from aiokafka import AIOKafkaConsumer
 from aiokafka import TopicPartition as KafkaTopicPartition
@@ -28,23 +28,55 @@ def read_topics(settings: Settings, topics: Sequence[str]) -> Iterator[Record]:
         yield from _read_embedded(log, topics)
 
 
+def read_on(settings: Settings, positions: Mapping[TopicPartition, int]) -> Iterator[Record]:
+    """Every record from these offsets to where each partition ends now, in offset order of each. Raises TransportError."""
+    broker = settings.broker_url()
+    if broker.startswith(KAFKA_SCHEME):
+        yield from asyncio.run(_read_kafka_on(broker.removeprefix(KAFKA_SCHEME), positions))
+        return
+    with closing(EmbeddedLog(checked(settings.home_path("log")))) as log:
+        for tp, position in positions.items():
+            yield from _read_embedded_on(log, tp, position)
+
+
 def _read_embedded(log: EmbeddedLog, topics: Sequence[str]) -> Iterator[Record]:
     existing = log.topics()
     for topic in topics:
         for partition in range(existing[topic].partitions if topic in existing else 0):
-            position, end = log.bounds(tp := TopicPartition(topic, partition))
-            while position < end and (log_batches := log.read(tp, position, READ_BYTES)):
-                for log_batch in log_batches:
-                    yield from log_batch.records()
-                position = log_batches[-1].last_offset + 1
+            tp = TopicPartition(topic, partition)
+            yield from _read_embedded_on(log, tp, log.bounds(tp)[0])
+
+
+def _read_embedded_on(log: EmbeddedLog, tp: TopicPartition, position: int) -> Iterator[Record]:
+    _, end = log.bounds(tp)
+    while position < end and (log_batches := log.read(tp, position, READ_BYTES)):
+        for log_batch in log_batches:
+            yield from log_batch.records()
+        position = log_batches[-1].last_offset + 1
 
 
 async def _read_kafka(bootstrap: str, topics: Sequence[str]) -> list[Record]:
+    async with _consumer(bootstrap) as consumer:
+        return [r for topic in topics for r in await _read_kafka_topic(consumer, topic)]
+
+
+async def _read_kafka_on(bootstrap: str, positions: Mapping[TopicPartition, int]) -> list[Record]:
+    async with _consumer(bootstrap) as consumer:
+        tps = {KafkaTopicPartition(*tp): position for tp, position in positions.items()}
+        consumer.assign(list(tps))
+        ends = await consumer.end_offsets(list(tps))
+        for tp, position in tps.items():
+            consumer.seek(tp, position)
+        return await _read_to(consumer, ends)
+
+
+@asynccontextmanager
+async def _consumer(bootstrap: str) -> AsyncIterator[AIOKafkaConsumer]:
     consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, enable_auto_commit=False, isolation_level="read_committed")
     try:
         await consumer.start()
         try:
-            return [r for topic in topics for r in await _read_kafka_topic(consumer, topic)]
+            yield consumer
         finally:
             await consumer.stop()
     except KafkaError as exc:
@@ -58,12 +90,16 @@ async def _read_kafka_topic(consumer: AIOKafkaConsumer, topic: str) -> list[Reco
     consumer.assign(tps)
     ends = await consumer.end_offsets(tps)
     await consumer.seek_to_beginning(*tps)
+    return await _read_to(consumer, ends)
+
+
+async def _read_to(consumer: AIOKafkaConsumer, ends: Mapping[KafkaTopicPartition, int]) -> list[Record]:
     found: list[Record] = []
-    while any([await consumer.position(tp) < ends[tp] for tp in tps]):
-        for messages in (await consumer.getmany(timeout_ms=500)).values():
+    while any([await consumer.position(tp) < end for tp, end in ends.items()]):
+        for tp, messages in (await consumer.getmany(timeout_ms=500)).items():
             found += [
-                Record(topic, m.partition, m.offset, m.timestamp, m.key, m.value, tuple((k, bytes(v or b"")) for k, v in m.headers))
+                Record(tp.topic, m.partition, m.offset, m.timestamp, m.key, m.value, tuple((k, bytes(v or b"")) for k, v in m.headers))
                 for m in messages
-                if m.offset < ends[KafkaTopicPartition(topic, m.partition)]
+                if m.offset < ends[tp]
             ]
     return found
