@@ -26,7 +26,7 @@ test: $(DEV) ## run every test that needs no service, but those that kill (ARGS=
 test-consistency: $(DEV) ## kill workers at every step, roll tables back, wake zombies; the tables must end the same
 	@$(BIN)/pytest -q -n 2 --dist loadfile tests/consistency $(ARGS)
 
-test-services: $(DEV) ## run the tests that need Kafka, PostgreSQL, S3, a registry or Redis, on servers that they start
+test-services: $(DEV) ## run the tests that need Kafka, PostgreSQL, S3, a REST catalog, a registry or Redis, on servers that they start
 	@$(BIN)/pytest -q --services $(ARGS)
 
 services: ## install what these servers need, asking before each command (S="kafka s3" for some)

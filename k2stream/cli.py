@@ -179,16 +179,18 @@ def query_trades(
     typer.echo(receipt.line(), err=True)
 
 
-ServiceNames = Annotated[list[str] | None, typer.Argument(metavar="[SERVICES]...", help="kafka, postgres, s3, registry, redis; all if none is named.")]
+ServiceNames = Annotated[list[str] | None, typer.Argument(metavar="[SERVICES]...", help="kafka, postgres, s3, rest, registry, redis; all if none is named.")]
+UsualNames = Annotated[list[str] | None, typer.Argument(metavar="[SERVICES]...", help="The same; all but rest if none is named.")]
 
 
 @dev_app.command("up")
-def dev_up(services: ServiceNames = None) -> None:
+def dev_up(services: UsualNames = None) -> None:
     """Start servers on free loopback ports, data under K2_HOME/dev; prints the variables to export."""
+    from k2stream.dev.services import USUAL
     from k2stream.dev.stack import Stack
     from k2stream.settings import load_settings
 
-    names, stack = _services_named(services), Stack(load_settings())
+    names, stack = _services_named(services or list(USUAL)), Stack(load_settings())
     if lacking := stack.lacking(names):
         missing = "; ".join(f"{name} needs {what}" for name, what in lacking.items())
         raise ServiceError(f"{missing}. In the checkout, `make services S='{' '.join(lacking)}'` mends it; nothing was started.")

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs what the servers for development and tests need: `scripts/services.sh [kafka] [postgres] [s3] [registry] [redis]`,
+# Installs what the servers for development and tests need: `scripts/services.sh [kafka] [postgres] [s3] [rest] [registry] [redis]`,
 # without a name all of them. Prints each command first and asks before it runs it; CI=true asks nothing.
 #
 # Jars and binaries go into K2_CACHE (~/.cache/k2stream), by version; what is there is not made again.
@@ -62,19 +62,29 @@ s3() {
     go_build s3 "$folder/versitygw" "GOBIN='$folder' go install github.com/versity/versitygw/cmd/versitygw@$VERSITYGW"
 }
 
+rest() {
+    folder=$cache/iceberg-rest-$ICEBERG
+    has java && has javac || apt rest default-jdk-headless || return 1
+    [ ! -e "$folder/complete" ] || return 0
+    has mvn || apt rest maven || return 1
+    mkdir -p "$cache"
+    run "mvn -q -B -f $recipes/rest/pom.xml -Diceberg.version=$ICEBERG dependency:copy-dependencies -DoutputDirectory='$folder' &&
+    javac -cp '$folder/*' -d '$folder' $recipes/rest/IcebergRest.java && touch '$folder/complete'"
+}
+
 registry() {
     binary=$cache/registry-$REGISTRY/registry
     go_build registry "$binary" "go build -C $recipes/registry -o '$binary' ."
 }
 
-[ $# -gt 0 ] || set -- kafka postgres s3 registry redis
+[ $# -gt 0 ] || set -- kafka postgres s3 rest registry redis
 for name in "$@"; do
     case $name in
-    kafka | postgres | s3 | registry | redis)
+    kafka | postgres | s3 | rest | registry | redis)
         if "$name"; then echo "$name: ready"; else failed="$failed $name"; fi
         ;;
     *)
-        echo "$name: no such service; there are kafka, postgres, s3, registry, redis" >&2
+        echo "$name: no such service; there are kafka, postgres, s3, rest, registry, redis" >&2
         exit 2
         ;;
     esac

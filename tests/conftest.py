@@ -131,6 +131,12 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 
 @pytest.fixture(scope="session")
+def rest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """An Iceberg REST catalog without a table."""
+    yield from started("rest", tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
 def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """A schema registry without a schema."""
     yield from started("registry", tmp_path_factory)

@@ -110,4 +110,4 @@ def test_registry_is_built_as_pinned() -> None:
 def test_unknown_service_is_one_sentence(tmp_path: Path) -> None:
     """A typing mistake is told with the names that there are."""
     done = dev(tmp_path / "home", "up", "kafak")
-    assert (done.returncode, done.stderr) == (1, "k2: kafak: no such service; there are kafka, postgres, s3, registry, redis.\n")
+    assert (done.returncode, done.stderr) == (1, "k2: kafak: no such service; there are kafka, postgres, s3, rest, registry, redis.\n")

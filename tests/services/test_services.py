@@ -8,6 +8,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import psutil
@@ -82,6 +83,18 @@ def use_s3(service: Service) -> None:
         reach("another").open_input_stream("k2stream/folder/tried").read()
 
 
+def use_rest(service: Service) -> None:
+    """Makes a table, appends to it and reads it back."""
+    import pyarrow as pa
+    from pyiceberg.catalog.rest import RestCatalog
+
+    rows = pa.table({"n": [1, 2]})
+    with closing(RestCatalog("tried", uri=service.exports()["K2_CATALOG_URI"])) as catalog:
+        catalog.create_namespace("tried")
+        catalog.create_table("tried.tried", rows.schema).append(rows)
+        assert catalog.load_table("tried.tried").scan().to_arrow().equals(rows)
+
+
 def use_registry(service: Service) -> None:
     """Registers a schema, which then has an id, under the compatibility that tables rely on."""
     from k2stream.decode.registry import HttpRegistry
@@ -107,7 +120,14 @@ def use_redis(service: Service) -> None:
         client.get("tried")
 
 
-USES: dict[str, Callable[[Service], None]] = {"kafka": use_kafka, "postgres": use_postgres, "s3": use_s3, "registry": use_registry, "redis": use_redis}
+USES: dict[str, Callable[[Service], None]] = {
+    "kafka": use_kafka,
+    "postgres": use_postgres,
+    "s3": use_s3,
+    "rest": use_rest,
+    "registry": use_registry,
+    "redis": use_redis,
+}
 
 
 def processes_of(pid: int) -> set[psutil.Process]:
