@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -37,8 +37,21 @@ class Settings(BaseSettings):
     window_ms: int = Field(5_000, gt=0, description="... or at this age")
     commit_timeout_ms: int = Field(60_000, gt=0, description="Budget of one commit, look-ups after unknown outcomes included")
     fsync: bool = Field(True, description="Sync data files before the catalog speaks; false only for benchmarks")
-    catalog_uri: str = Field("", description="Iceberg SQL catalog; empty: SQLite under K2_HOME")
-    warehouse: str = Field("", description="Where the tables' files live; empty: K2_HOME/warehouse")
+    catalog_uri: str = Field("", description="Iceberg catalog: `postgresql://user@host/database`, or REST: `http://host:8181`; empty: SQLite under K2_HOME")
+    catalog_password: SecretStr = Field(SecretStr(""), description="Password of an SQL catalog, if not in the URI")
+    catalog_token: SecretStr = Field(SecretStr(""), description="Bearer token of a REST catalog")
+    catalog_credential: SecretStr = Field(SecretStr(""), description="`id:secret` for which a REST catalog's OAuth2 gives tokens, instead of a token")
+    catalog_oauth_url: str = Field("", description="Where it gives them; empty: `/v1/oauth/tokens` of the catalog")
+    catalog_scope: str = Field("catalog", description="Scope of these tokens")
+    catalog_ca_file: str = Field("", description="PEM file of the authorities that an https catalog is trusted by; empty: those of `certifi`")
+    catalog_timeout_ms: int = Field(10_000, gt=0, description="How long a catalog may take to answer one request")
+    warehouse: str = Field("", description="The tables' files: a folder, `s3://bucket/prefix`; for REST its word for it; empty: K2_HOME/warehouse, for REST its own")
+    s3_endpoint: str = Field("", description="S3 that is not Amazon's: `http://host:9000`; empty: AWS_ENDPOINT_URL, else Amazon's")
+    s3_region: str = Field("", description="Region of the bucket; empty: AWS_REGION, else asked for (with an endpoint: us-east-1)")
+    s3_access_key_id: str = Field("", description="Key; empty: AWS's own variables, profile or role (of these, queries know the variables only)")
+    s3_secret_access_key: SecretStr = Field(SecretStr(""), description="Its secret")
+    s3_session_token: SecretStr = Field(SecretStr(""), description="Its session token, if it has one")
+    s3_path_style: bool = Field(True, description="With an endpoint: the bucket in the path; false: in the host's name")
     namespace: str = Field("market_data", description="Iceberg namespace of the tables")
     snapshots_kept: int = Field(50, ge=3, description="Snapshots a table keeps")
     orphan_age_ms: int = Field(86_400_000, gt=0, description="Files younger than this are never taken for orphans")
@@ -49,7 +62,13 @@ class Settings(BaseSettings):
     max_ahead_ms: int = Field(3_600_000, ge=0, description="Event time at most so far after ingestion time, and after now")
     gap_small_rows: int = Field(10, gt=0, description="Gaps of up to so many missing numbers are `small`")
     registry_url: str = Field("", description="Schema registry; empty: a local store under K2_HOME")
-    redis_url: str = Field("", description="Redis; empty: a server that the worker starts itself")
+    registry_user: str = Field("", description="User of the schema registry, for basic authentication")
+    registry_password: SecretStr = Field(SecretStr(""), description="Its password")
+    registry_token: SecretStr = Field(SecretStr(""), description="Bearer token of the schema registry, instead of a user")
+    registry_ca_file: str = Field("", description="PEM file of the authorities that an https registry is trusted by; empty: those of the system")
+    redis_url: str = Field("", description="Redis: `redis://` or, with TLS, `rediss://`; empty: a server that the worker starts itself")
+    redis_password: SecretStr = Field(SecretStr(""), description="Its password, if not in the URL")
+    redis_ca_file: str = Field("", description="PEM file of the authorities that a rediss server is trusted by; empty: those of the system")
     redis_server: str = Field("", description="Path of the Redis or Valkey binary to start; empty: searched")
     state: Literal["redis", "memory"] = Field("redis", description="Where state is kept between runs; tables hold it anyway")
     web_host: str = Field("127.0.0.1", description="Address of the worker's web pages")
