@@ -9,7 +9,7 @@ sed -n 's/^requires = \["\(hatchling[^"]*\)"\]$/\1/p' pyproject.toml >"$backend"
 echo editables >>"$backend" # hatchling's own need for `--editable`
 
 compile() {
-    uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header --extra postgres "$@"
+    uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header --extra postgres --extra s3 "$@"
 }
 compile pyproject.toml "$backend" --output-file requirements.lock
 compile pyproject.toml "$backend" --group dev --constraint requirements.lock --output-file requirements-dev.lock
