@@ -45,7 +45,7 @@ class Settings(BaseSettings):
     catalog_scope: str = Field("catalog", description="Scope of these tokens")
     catalog_ca_file: str = Field("", description="PEM file of the authorities that an https catalog is trusted by; empty: those of `certifi`")
     catalog_timeout_ms: int = Field(10_000, gt=0, description="How long a catalog may take to answer one request")
-    warehouse: str = Field("", description="The tables' files: a folder or `s3://bucket/prefix`, for REST its word for it; empty: K2_HOME/warehouse, REST: its own")
+    warehouse: str = Field("", description="Where the tables lie: a folder or `s3://bucket/prefix`, for REST its word for it; empty: K2_HOME/warehouse")
     s3_endpoint: str = Field("", description="S3 that is not Amazon's: `http://host:9000`; empty: AWS_ENDPOINT_URL, else Amazon's")
     s3_region: str = Field("", description="Region of the bucket; empty: AWS_REGION, else asked for (with an endpoint: us-east-1)")
     s3_access_key_id: str = Field("", description="Key; empty: AWS's own variables, profile or role (of these, queries know the variables only)")
