@@ -77,7 +77,7 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="How much is logged")
     log_format: Literal["console", "json"] = Field("console", description="How it is logged")
     cache: str = Field("", description="Where servers for `k2 dev` and tests are kept once fetched or built; empty: ~/.cache/k2stream")
-    crash_at: str = Field("", description="For tests: `STEP`, `STEP:N` or `STEP:N:SIGNAL`; the process kills itself there")
+    crash_at: str = Field("", description="For tests: `STEP`, `STEP:N` or `STEP:N:SIGNAL`, or `@FILE` that says so later; the process kills itself there")
 
     @model_validator(mode="after")
     def _guarded(self) -> Self:
