@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from uuid import uuid4
 
 from k2stream.clock import SystemClock
-from k2stream.decode.registry import open_registry
+from k2stream.decode.registry import Registry, open_registry
 from k2stream.feed import recorded
 from k2stream.feed.guard import SessionGuard
 from k2stream.feed.publisher import Progress
@@ -57,15 +57,16 @@ async def _publish(settings: Settings, scripts: Sequence[Script], schema_ids: Ma
 
 
 async def _prepare(settings: Settings, topics: Sequence[str]) -> dict[str, int]:
-    sink = open_sink(settings)
+    sink, registry = open_sink(settings), open_registry(settings)
     try:
-        return {topic: await prepare_topic(settings, sink, topic) for topic in topics}
+        return {topic: await prepare_topic(settings, sink, registry, topic) for topic in topics}
     finally:
         await sink.close()
 
 
-async def prepare_topic(settings: Settings, sink: LogSink, topic: str) -> int:
+async def prepare_topic(settings: Settings, sink: LogSink, registry: Registry, topic: str) -> int:
     """Make a market topic where it is missing and register its contract; gives the schema's id."""
-    kind = KINDS[TopicName.parse(topic).data_type]
+    name = TopicName.parse(topic)
+    kind = KINDS[name.data_type]
     await sink.create_topic(topic, kind.partitions or settings.partitions, kind.config)
-    return await asyncio.to_thread(open_registry(settings).register, f"{topic}-value", avro_schema(kind.schema))
+    return await asyncio.to_thread(registry.register, name.subject, avro_schema(kind.schema))

@@ -41,6 +41,11 @@ class TopicName:
         return cls(*parts[1:])
 
     @property
+    def subject(self) -> str:
+        """Under which its contract is registered: one for all exchanges of an asset class, so that no exchange's rows can drift from the others'."""
+        return f"{MARKET}.{self.asset_class}.{self.data_type}-value"
+
+    @property
     def letters(self) -> str:
         """Where its dead letters go."""
         return letter_topic(self.asset_class, self.data_type)

@@ -1,21 +1,25 @@
 """Schema registries: Avro schemas by number, from a folder of this machine or over HTTP."""
 
-import fcntl
 import json
-import os
-import tempfile
+import ssl
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, Protocol
+from urllib.parse import unquote, urlsplit
 
 import httpx
+from fastavro.schema import SchemaParseException
+from pydantic import SecretStr
 from schema_registry.client import SchemaRegistryClient
 from schema_registry.client.errors import ClientError
+from schema_registry.client.schema import SchemaFactory
+from schema_registry.client.utils import AVRO_SCHEMA_TYPE
 
-from k2stream.errors import RegistryError, RegistryUnavailable
+from k2stream.decode.compatibility import require_compatible
+from k2stream.decode.file_registry import FileRegistry
+from k2stream.errors import RegistryError, RegistryUnavailable, SettingsError
 from k2stream.rows import AvroSchema
 from k2stream.settings import Settings
 
@@ -26,107 +30,108 @@ UNKNOWN_PER_SECOND = 20
 Answers that know their id do not count: they are asked once and kept."""
 TIMEOUT_SECONDS = 5.0
 
+COMPATIBILITY = "BACKWARD"
+GUARDED = (COMPATIBILITY, "BACKWARD_TRANSITIVE", "FULL", "FULL_TRANSITIVE")
+"""Levels under which a new version reads what older ones wrote; a stricter one that somebody chose is left alone."""
+
+NOT_ALLOWED = (401, 403)
+NOT_FOUND = 404
+NOT_FOUND_CODES = range(40_400, 40_500)
+"""How a registry says that it has no such subject, version or schema; another 404 comes from what is not a registry."""
+
+E_URL = "K2_REGISTRY_URL={url}: expected http://host:port or https://host:port."
+E_CA_FILE = "K2_REGISTRY_CA_FILE={path} holds no certificates ({cause}). Name a file of PEM certificates, or unset it to trust what this system trusts."
+E_TWO_WAYS = "K2_REGISTRY_TOKEN and a user name are both set: a registry takes one of them. Unset the other."
+E_NOT_ALLOWED = "The schema registry {url} wants other credentials ({code}). Correct K2_REGISTRY_USER and K2_REGISTRY_PASSWORD, or K2_REGISTRY_TOKEN."
+E_REFUSED = "The schema registry {url} refused ({code}): {cause}"
+E_AWAY = "The schema registry {url} did not answer: {cause}"
+E_UNGUARDED = (
+    "The schema registry {url} keeps subject {subject} at compatibility {found}; with that a version could be registered that cannot read "
+    "older records. Set it to BACKWARD, or let this user do it."
+)
+
 
 class Registry(Protocol):
     """What feeds and decoders ask of a registry."""
 
+    def ping(self) -> None: ...
     def register(self, subject: str, schema: AvroSchema) -> int: ...
     def schema(self, schema_id: int) -> AvroSchema | None: ...
 
 
 def open_registry(settings: Settings) -> Registry:
-    """The registry that the settings name; does not ask it anything yet."""
-    if settings.registry_url:
-        return HttpRegistry(settings.registry_url)
-    return FileRegistry(settings.home_path("schemas"))
+    """The registry that the settings name; does not ask it anything yet. Raises SettingsError if they cannot be meant."""
+    if not settings.registry_url:
+        return FileRegistry(settings.home_path("schemas"))
+    url, user, password = _credentials_of(settings)
+    if settings.registry_token and user:
+        raise SettingsError(E_TWO_WAYS)
+    auth = _Bearer(settings.registry_token) if settings.registry_token else httpx.BasicAuth(user, password) if user else None
+    return HttpRegistry(url, auth=auth, tls=_trust(settings.registry_ca_file))
 
 
-class FileRegistry:
-    """Schemas in one file of a folder, for one machine; any number of processes may read and register.
+def _credentials_of(settings: Settings) -> tuple[str, str, str]:
+    """Address without credentials, so that it may be shown; user and password, from the settings or else from the address."""
+    parts = urlsplit(settings.registry_url)
+    shown = parts._replace(netloc=parts.netloc.rpartition("@")[2])
+    if parts.scheme not in ("http", "https") or not shown.netloc:
+        raise SettingsError(E_URL.format(url=shown.geturl()))
+    password = settings.registry_password.get_secret_value()
+    return shown.geturl(), settings.registry_user or unquote(parts.username or ""), password or unquote(parts.password or "")
 
-    A writer holds the folder's lock, writes a new file next to the old one, syncs it and renames it over: a reader, or a
-    crash at any moment, sees the old file or the new one. Ids start at 1 and are never given again.
-    """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._file = path / "schemas.json"
-        self._known: dict[int, AvroSchema] = {}
-        self._read_as: tuple[int, int] | None = None
-        """Inode and time of the file that `_known` was read from: unknown ids cost one stat."""
+def _trust(path: str) -> ssl.SSLContext | None:
+    if not path:
+        return None
+    try:
+        return ssl.create_default_context(cafile=path)
+    except OSError as exc:  # ssl.SSLError is one too
+        raise SettingsError(E_CA_FILE.format(path=path, cause=exc)) from exc
 
-    def register(self, subject: str, schema: AvroSchema) -> int:
-        """The schema's id, the same for ever and for every subject; raises RegistryUnavailable if the disk fails."""
-        with self._translated(), self._locked():
-            state = self._read()
-            same = (int(known) for known, text in state["schemas"].items() if text == schema)
-            schema_id = next(same, len(state["schemas"]) + 1)
-            versions = state["subjects"].setdefault(subject, [])
-            if schema_id not in versions:
-                state["schemas"][str(schema_id)] = schema
-                versions.append(schema_id)
-                self._write(state)
-        return schema_id
 
-    def schema(self, schema_id: int) -> AvroSchema | None:
-        """The schema of an id; None if nobody registered it yet."""
-        if schema_id not in self._known:
-            with self._translated():
-                self._refresh()
-        return self._known.get(schema_id)
+class _Bearer(httpx.Auth):
+    """A token in the Authorization header."""
 
-    def _refresh(self) -> None:
-        found = self._file.stat() if self._file.exists() else None
-        written_as = (found.st_ino, found.st_mtime_ns) if found else None
-        if written_as != self._read_as:
-            self._known = {int(known): schema for known, schema in self._read()["schemas"].items()}
-            self._read_as = written_as
+    def __init__(self, token: SecretStr) -> None:
+        self._token = token
 
-    def _read(self) -> dict[str, Any]:
+    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
+        request.headers["Authorization"] = f"Bearer {self._token.get_secret_value()}"
+        yield request
+
+
+class _NotAvro(RegistryError):
+    """A schema that no record of ours can have been written with."""
+
+
+class _Client(SchemaRegistryClient):
+    """The library's client, with certificates always checked, and a 404 that no registry sent told from one that means "no such schema"."""
+
+    def __init__(self, url: str, *, auth: httpx.Auth | None, tls: ssl.SSLContext | None) -> None:
+        super().__init__(url, timeout=httpx.Timeout(TIMEOUT_SECONDS), auth=auth or httpx.Auth())  # without one it sends an empty user
+        self.client_kwargs["verify"] = tls or ssl.create_default_context()  # it reads `ca_location` only beside a client's certificate
+
+    @staticmethod
+    def _schema_from_result(result: dict[str, Any]) -> Any:
         try:
-            state: dict[str, Any] = json.loads(self._file.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return {"schemas": {}, "subjects": {}}
-        except ValueError as exc:
-            raise RegistryError(f"{self._file} is not JSON ({exc}); restore it from a backup.") from exc
-        return state
+            found = SchemaFactory.create_schema(result["schema"], result.get("schemaType", AVRO_SCHEMA_TYPE))
+        except (ValueError, SchemaParseException) as exc:
+            raise _NotAvro(f"the registry's schema is not Avro: {exc}") from exc
+        if found.schema_type != AVRO_SCHEMA_TYPE or not isinstance(found.raw_schema, dict):
+            raise _NotAvro("the registry's schema is no Avro record")
+        return found
 
-    def _write(self, state: dict[str, Any]) -> None:
-        handle, name = tempfile.mkstemp(dir=self._path, prefix=".schemas-")  # mode 600
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                json.dump(state, file)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(name).replace(self._file)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
-        self._sync_folder()
+    def request(self, *arguments: Any, **options: Any) -> httpx.Response:
+        response: httpx.Response = super().request(*arguments, **options)
+        if response.status_code == NOT_FOUND and _error_code(response) not in NOT_FOUND_CODES:
+            raise ClientError("there is no registry at this address", http_code=NOT_FOUND)
+        return response
 
-    def _sync_folder(self) -> None:
-        folder = os.open(self._path, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
 
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        self._path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = os.open(self._path / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(lock)
-
-    @contextmanager
-    def _translated(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as exc:
-            raise RegistryUnavailable(f"The schemas under {self._path} cannot be read or written: {exc}") from exc
+def _error_code(response: httpx.Response) -> int:
+    body = response.json()
+    code = body.get("error_code") if isinstance(body, dict) else None
+    return code if isinstance(code, int) else 0
 
 
 class HttpRegistry:
@@ -135,26 +140,75 @@ class HttpRegistry:
     Whatever is no clear "no such id" is an outage: a registry that is down never makes a dead letter.
     """
 
-    def __init__(self, url: str, *, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        auth: httpx.Auth | None = None,
+        tls: ssl.SSLContext | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._url = url
-        self._client = SchemaRegistryClient(url, timeout=httpx.Timeout(TIMEOUT_SECONDS))
+        self._client = _Client(url, auth=auth, tls=tls)
         self._monotonic = monotonic
+        self._ids: dict[tuple[str, str], int] = {}
         self._known: dict[int, AvroSchema] = {}
         self._unknown: dict[int, float] = {}
         self._misses: deque[float] = deque(maxlen=UNKNOWN_PER_SECOND)
 
-    def register(self, subject: str, schema: AvroSchema) -> int:
-        """The schema's id under this subject; raises RegistryError if the registry refuses it."""
+    def ping(self) -> None:
+        """Returns if the registry answers, and to these credentials; raises RegistryError. May be called from any thread."""
         with self._translated():
-            return int(self._client.register(subject, schema))
+            self._client.get_subjects()
+
+    def register(self, subject: str, schema: AvroSchema) -> int:
+        """The schema's id under this subject, which is kept at BACKWARD or stricter from here on.
+
+        Raises RegistryError, naming the field, if the schema cannot read what the subject's last version wrote.
+        """
+        known = (subject, json.dumps(schema, sort_keys=True))
+        if known not in self._ids:
+            with self._translated():
+                self._guard(subject)
+                if self._client.check_version(subject, schema) is None and (last := self._last(subject)) is not None:
+                    require_compatible(subject, schema, last)
+                self._ids[known] = int(self._client.register(subject, schema))
+        return self._ids[known]
+
+    def _guard(self, subject: str) -> None:
+        """Set the subject's own level: the registry's default may be changed by anybody for other reasons."""
+        if self._level(subject) in GUARDED[1:]:
+            return
+        try:
+            self._client.update_compatibility(COMPATIBILITY, subject)
+        except ClientError as exc:
+            if exc.http_code not in NOT_ALLOWED:
+                raise
+        if (found := self._level(subject)) not in GUARDED:
+            raise RegistryError(E_UNGUARDED.format(url=self._url, subject=subject, found=found))
+
+    def _level(self, subject: str) -> str | None:
+        try:
+            return str(self._client.get_compatibility(subject))
+        except ClientError as exc:
+            if exc.http_code != NOT_FOUND:
+                raise
+            return None
+
+    def _last(self, subject: str) -> AvroSchema | None:
+        if not self._client.get_versions(subject):
+            return None
+        if (found := self._client.get_schema(subject)) is None:  # what it answers for every error
+            raise RegistryUnavailable(E_AWAY.format(url=self._url, cause=f"no last version of {subject}"))
+        last: AvroSchema = found.schema.raw_schema
+        return last
 
     def schema(self, schema_id: int) -> AvroSchema | None:
         """The schema of an id; None if the registry said so within the last minute, or was asked too much just now."""
         if schema_id in self._known:
             return self._known[schema_id]
         now = self._monotonic()
-        self._unknown = {known: until for known, until in self._unknown.items() if until > now}
-        if schema_id in self._unknown or self._is_flooded(now):
+        if self._unknown.get(schema_id, now) > now or self._is_flooded(now):
             return None
         return self._ask(schema_id, now)
 
@@ -163,9 +217,12 @@ class HttpRegistry:
 
     def _ask(self, schema_id: int, now: float) -> AvroSchema | None:
         with self._translated():
-            answer = self._client.get_by_id(schema_id)
+            try:
+                answer = self._client.get_by_id(schema_id)
+            except _NotAvro:
+                answer = None
         if answer is None:
-            self._unknown[schema_id] = now + UNKNOWN_SECONDS
+            self._unknown = {known: until for known, until in self._unknown.items() if until > now} | {schema_id: now + UNKNOWN_SECONDS}
             self._misses.append(now)
             return None
         schema: AvroSchema = answer.raw_schema
@@ -177,7 +234,13 @@ class HttpRegistry:
         try:
             yield
         except ClientError as exc:
-            kind = RegistryError if exc.http_code in (409, 422) else RegistryUnavailable
-            raise kind(f"The schema registry {self._url} answered {exc.http_code}: {exc}") from exc
+            raise self._error(exc) from exc
         except (httpx.HTTPError, ValueError) as exc:  # ValueError: a body that is not JSON, as proxies send
-            raise RegistryUnavailable(f"The schema registry {self._url} did not answer: {exc!r}") from exc
+            raise RegistryUnavailable(E_AWAY.format(url=self._url, cause=repr(exc))) from exc
+
+    def _error(self, exc: ClientError) -> RegistryError:
+        if exc.http_code in NOT_ALLOWED:
+            return RegistryUnavailable(E_NOT_ALLOWED.format(url=self._url, code=exc.http_code))
+        said = exc.server_traceback.get("message") if isinstance(exc.server_traceback, dict) else None
+        kind = RegistryError if exc.http_code in (409, 422) else RegistryUnavailable
+        return kind(E_REFUSED.format(url=self._url, code=exc.http_code, cause=said or exc))
