@@ -17,7 +17,7 @@ from tables.lake.trades import TRADES
 trade_batches = app.batch_topic("trades", app.settings.topics)
 
 
-@app.on_boot
+@app.on_boot("trades")
 def open_trades(app: K2App) -> None:
     app.captures["trades"] = open_capture(app, "trades", TRADES, GAPS)
 

@@ -7,7 +7,7 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import faust
@@ -15,9 +15,11 @@ import structlog
 from faust.web.base import Web
 from faust.web.drivers.aiohttp import Web as AiohttpWeb
 
+from k2stream.address import without_password
+from k2stream.boot import PatientStart, Step
 from k2stream.capture.capture import Capture
 from k2stream.clock import Deadline
-from k2stream.errors import K2Error
+from k2stream.errors import K2Error, SettingsError
 from k2stream.health import Health
 from k2stream.home import Home
 from k2stream.logs import say_last
@@ -28,6 +30,7 @@ from k2stream.topics import KEPT_30_DAYS, LETTER_TOPICS, resolve
 from k2stream.transport.conductor import BatchConductor
 from k2stream.transport.open import open_sink
 from k2stream.transport.sink import LogSink
+from k2stream.watch import EVERY_SECONDS, Asked, Teller, Watch
 from k2stream.web.guard import require_key
 from k2stream.web.port import require_free
 
@@ -79,14 +82,17 @@ class K2App(faust.App):
     health: Health
     sink: LogSink
     batch_handler: "K2App"
+    BootStrategy = PatientStart
 
     def use(self, settings: Settings) -> None:
         self.settings, self.health, self.batch_handler = settings, Health(), self
+        self.watch = Watch(self.health)
         self.captures: dict[str, Capture] = {}
         self.patterns: dict[str, tuple[tuple[str, ...], BatchTopic]] = {}
-        self.starters: list[Callable[[K2App], None]] = []
+        self.starters: dict[str, Callable[[K2App], None]] = {}
         self.report_parts: dict[str, Callable[[], Any]] = {}
         self.fatal: str | None = None
+        self.is_booted = False
 
     # --- declaring ------------------------------------------------------------------------------------
 
@@ -99,10 +105,14 @@ class K2App(faust.App):
         self.patterns[data_type] = (tuple(p.strip() for p in patterns.split(",") if p.strip()), topic)
         return topic
 
-    def on_boot(self, starter: Callable[["K2App"], None]) -> Callable[["K2App"], None]:
-        """Register what an agent does once the worker starts: open its edges."""
-        self.starters.append(starter)
-        return starter
+    def on_boot(self, data_type: str) -> Callable[[Callable[["K2App"], None]], Callable[["K2App"], None]]:
+        """Register what an agent does before the worker reads: open its edges. Done again while it raises a retriable K2Error."""
+
+        def register(starter: Callable[["K2App"], None]) -> Callable[["K2App"], None]:
+            self.starters[data_type] = starter
+            return starter
+
+        return register
 
     def on_report(self, name: str, part: Callable[[], Any]) -> None:
         """Show what `part` gives, any JSON value, under `name` on `/state`."""
@@ -118,16 +128,14 @@ class K2App(faust.App):
     async def on_first_start(self) -> None:
         try:
             self._claim()
+            self.sink = open_sink(self.settings)
             await super().on_first_start()
-            await self._boot()
         except K2Error as exc:
             self.fatal = str(exc)
             log.error("worker.not_started", cause=str(exc))
             atexit.register(say_last, str(exc))
             raise SystemExit(1) from None
-        for capture in self.captures.values():
-            self.add_future(capture.run())
-        self.add_future(self.watch_topics())
+        self.add_future(self._keep_telling())
 
     def _claim(self) -> None:
         """Before Faust makes a folder or opens its port: what is not there or taken is said in one sentence."""
@@ -136,13 +144,44 @@ class K2App(faust.App):
         self.hold = Home.open(self.settings.home).hold()  # `k2 reset` is refused while this process lives
         require_free(self.settings.web_host, self.settings.web_port)
 
-    async def _boot(self) -> None:
-        self.sink = open_sink(self.settings)
-        for topic in LETTER_TOPICS:
-            await self.sink.create_topic(topic, self.settings.partitions, KEPT_30_DAYS)
-        for starter in self.starters:
-            await asyncio.to_thread(starter, self)
-        await self._resolve_topics()
+    def boot_steps(self) -> Iterator[Step]:
+        """What has to succeed before anything is read; boot.py asks again where a service is away."""
+        yield Step("log", f"the log at {without_password(self.settings.broker_url())}", self._open_log)
+        catalog = without_password(self.settings.catalog_uri) or "SQLite under K2_HOME"
+        for data_type, starter in self.starters.items():
+            yield Step(f"tables of {data_type}", f"the catalog ({catalog}) and its tables", lambda s=starter: asyncio.to_thread(s, self))  # type: ignore[misc] # lambda default
+
+    async def _open_log(self) -> None:
+        try:
+            for topic in LETTER_TOPICS:
+                await self.sink.create_topic(topic, self.settings.partitions, KEPT_30_DAYS)
+            await self._resolve_topics()
+        except K2Error as exc:
+            if self.settings.broker:
+                raise
+            raise SettingsError(str(exc)) from exc  # files of this machine do not come by waiting
+
+    async def on_booted(self) -> None:
+        """Every step has passed: the loops start, then Faust starts the consumer and the agents."""
+        self.is_booted = True
+        for capture in self.captures.values():
+            self.add_future(capture.run())
+        where = f"The log at {without_password(self.settings.broker_url())}"
+        self.watch.add(Asked("log", where, self.sink.topics, is_told_by_use=False))
+        self.add_future(self.watch_topics())
+        self.add_future(self._keep_asking())
+
+    async def _keep_telling(self) -> None:
+        """One line every few seconds while something is wrong, from the first second on."""
+        teller = Teller(self.health)
+        while not self.should_stop:
+            teller.tell()
+            await self.sleep(EVERY_SECONDS)
+
+    async def _keep_asking(self) -> None:
+        while not self.should_stop:
+            await self.watch.ask_all()
+            await self.sleep(EVERY_SECONDS)
 
     async def _resolve_topics(self) -> None:
         """Give each pattern's topic the names that match today."""
@@ -215,7 +254,7 @@ class K2App(faust.App):
         process = {"cpu_seconds": time.process_time(), "peak_rss_mb": peak_rss_mb()}
         health = {"healthy": self.health.is_green(), "causes": self.health.causes()}
         parts = {name: part() for name, part in self.report_parts.items()}
-        return {"app": self.conf.id, "process": process, **health, **parts, **{d: c.state() for d, c in self.captures.items()}}
+        return {"app": self.conf.id, "started": self.is_booted, "process": process, **health, **parts, **{d: c.state() for d, c in self.captures.items()}}
 
 
 def create_app(settings: Settings) -> K2App:

@@ -26,8 +26,10 @@ def set_up_logs(settings: Settings) -> None:
         logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
         cache_logger_on_first_use=False,
     )
-    for name in ("aiokafka", "kafka", "pyiceberg", "redis"):
+    for name in ("pyiceberg", "redis"):
         logging.getLogger(name).setLevel(max(level, THIRD_PARTY_LEVEL))
+    # An error line for each attempt to reach a broker that is away; the worker itself says what it waits for.
+    logging.getLogger("aiokafka").setLevel(logging.WARNING if level <= logging.DEBUG else logging.CRITICAL)
 
 
 def say_last(sentence: str) -> None:

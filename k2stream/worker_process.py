@@ -65,16 +65,16 @@ class WorkerProcess:
             return None
 
     def wait_until_up(self, seconds: float = START_SECONDS) -> dict[str, Any]:  # JSON of /state
-        """The first state; raises K2Error with the log's last lines if the worker ends or does not answer."""
+        """The first state of a worker whose start has succeeded; raises K2Error with the log's last lines if there is none."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             if self.exit_code() is not None:
                 raise K2Error(f"the worker ended with code {self.exit_code()}:\n{self.last_lines()}")
             state = self.state()
-            if state is not None:
+            if state is not None and state["started"]:
                 return state
             time.sleep(0.1)
-        raise K2Error(f"the worker did not answer on port {self.port} within {seconds:.0f} s:\n{self.last_lines()}")
+        raise K2Error(f"the worker did not start on port {self.port} within {seconds:.0f} s:\n{self.last_lines()}")
 
     def wait(self, seconds: float = STOP_SECONDS) -> int:
         """Exit code once it ended."""

@@ -67,6 +67,12 @@ class RedisStore:
         retry = Retry(ConstantBackoff(0.05), 1)  # once: an idle connection may be stale; more would hold up commits
         self._client = redis.Redis.from_url(url, socket_timeout=30, socket_connect_timeout=5, retry=retry)
 
+    def ping(self) -> None:
+        """Returns if Redis answers, and with our password."""
+        (answer,) = self._ask([("PING",)])
+        if isinstance(answer, Exception):
+            raise StateError(f"Redis at {self._where} answers: {answer}. Mend K2_REDIS_URL.") from answer
+
     def load(self, tps: Iterable[TopicPartition]) -> Mapping[TopicPartition, Saved]:
         """What is stored and readable of these partitions."""
         wanted = list(tps)

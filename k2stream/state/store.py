@@ -64,6 +64,10 @@ class Saved:
 class StateStore(Protocol):
     """Keeps state per partition. Thread-safe; every call may raise StateError, after which nothing is known of its effect."""
 
+    def ping(self) -> None:
+        """Returns if the store answers."""
+        ...
+
     def load(self, tps: Iterable[TopicPartition]) -> Mapping[TopicPartition, Saved]:
         """What is stored of these partitions; one whose value cannot be read is absent."""
         ...

@@ -36,7 +36,7 @@ class Producer(driver.Producer):
                 await producer.start()
             except KafkaError as exc:
                 await producer.stop()
-                self.log.warning("Kafka is not there yet, the producer asks again in %.1f s: %s", delay_seconds, exc)
+                self.log.debug("Kafka is not there yet, the producer asks again in %.1f s: %s", delay_seconds, exc)
             except asyncio.CancelledError:
                 await producer.stop()
                 raise

@@ -53,7 +53,7 @@ def until(worker: WorkerProcess, what: str, seconds: float = 60) -> dict[str, An
     state: dict[str, Any] = {}
     while time.monotonic() < deadline:
         state = worker.state() or {}
-        if state and CONDITIONS[what](state):
+        if state.get("started") and CONDITIONS[what](state):
             return state
         assert worker.exit_code() is None, worker.last_lines(20)
         time.sleep(0.1)
