@@ -80,8 +80,8 @@ class Service(ABC):
     def log_path(self) -> Path:
         return self.folder / "server.log"
 
-    def start(self) -> None:
-        """Start it and wait until it answers.
+    def start(self, *, port: int | None = None) -> None:
+        """Start it and wait until it answers; on `port`, as the one that it had before, else on a free one.
 
         Raises ServiceMissing where the machine lacks something, ServiceError with the log's last lines if it does not come up.
         """
@@ -89,7 +89,7 @@ class Service(ABC):
             raise ServiceMissing(self.name, lacks)
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         for _ in range(TRIES):
-            self.port = free_port()
+            self.port = port or free_port()
             self.prepare()
             if self._comes_up():
                 return
