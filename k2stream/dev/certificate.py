@@ -28,7 +28,7 @@ def make_certificate(folder: Path) -> Certificate:
     new = ["-newkey", "rsa:2048", "-nodes"]
     _openssl("req", "-x509", *new, "-days", DAYS, "-subj", "/CN=k2stream test authority", "-keyout", authority_key, "-out", made.authority)
     _openssl("req", *new, "-subj", "/CN=localhost", "-addext", NAMES, "-keyout", made.key, "-out", request)
-    signed_by = ["-CA", made.authority, "-CAkey", authority_key, "-CAcreateserial", "-copy_extensions", "copy"]
+    signed_by: list[str | Path] = ["-CA", made.authority, "-CAkey", authority_key, "-CAcreateserial", "-copy_extensions", "copy"]
     _openssl("x509", "-req", "-in", request, *signed_by, "-days", DAYS, "-out", made.certificate)
     return made
 
