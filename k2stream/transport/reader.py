@@ -13,6 +13,7 @@ from k2stream.records import Record, TopicPartition
 from k2stream.settings import Settings
 from k2stream.transport.embedded_log import EmbeddedLog
 from k2stream.transport.embedded_path import checked
+from k2stream.transport.open import open_sink
 
 READ_BYTES = 4 << 20
 KAFKA_SCHEME = "k2kafka://"
@@ -22,7 +23,7 @@ def read_topics(settings: Settings, topics: Sequence[str]) -> Iterator[Record]:
     """Every record that the log keeps of `topics`; a topic that does not exist has none. Raises TransportError."""
     broker = settings.broker_url()
     if broker.startswith(KAFKA_SCHEME):
-        yield from asyncio.run(_read_kafka(broker.removeprefix(KAFKA_SCHEME), topics))
+        yield from asyncio.run(_read_kafka(settings, broker.removeprefix(KAFKA_SCHEME), topics))
         return
     with closing(EmbeddedLog(checked(settings.home_path("log")))) as log:
         yield from _read_embedded(log, topics)
@@ -55,9 +56,20 @@ def _read_embedded_on(log: EmbeddedLog, tp: TopicPartition, position: int) -> It
         position = log_batches[-1].last_offset + 1
 
 
-async def _read_kafka(bootstrap: str, topics: Sequence[str]) -> list[Record]:
+async def _read_kafka(settings: Settings, bootstrap: str, topics: Sequence[str]) -> list[Record]:
+    sink = open_sink(settings)
+    try:
+        existing = await sink.topics()
+    finally:
+        await sink.close()
+    tps = [KafkaTopicPartition(topic, p) for topic in topics for p in range(existing.get(topic, 0))]
+    if not tps:
+        return []
     async with _consumer(bootstrap) as consumer:
-        return [r for topic in topics for r in await _read_kafka_topic(consumer, topic)]
+        consumer.assign(tps)
+        ends = await consumer.end_offsets(tps)
+        await consumer.seek_to_beginning(*tps)
+        return await _read_to(consumer, ends)
 
 
 async def _read_kafka_on(bootstrap: str, positions: Mapping[TopicPartition, int]) -> list[Record]:
@@ -81,16 +93,6 @@ async def _consumer(bootstrap: str) -> AsyncIterator[AIOKafkaConsumer]:
             await consumer.stop()
     except KafkaError as exc:
         raise TransportError(f"Kafka at {bootstrap} could not be read: {exc}. Is it running, and is the address right?") from exc
-
-
-async def _read_kafka_topic(consumer: AIOKafkaConsumer, topic: str) -> list[Record]:
-    if topic not in await consumer.topics():
-        return []
-    tps = [KafkaTopicPartition(topic, p) for p in consumer.partitions_for_topic(topic) or ()]
-    consumer.assign(tps)
-    ends = await consumer.end_offsets(tps)
-    await consumer.seek_to_beginning(*tps)
-    return await _read_to(consumer, ends)
 
 
 async def _read_to(consumer: AIOKafkaConsumer, ends: Mapping[KafkaTopicPartition, int]) -> list[Record]:
