@@ -1,183 +1,117 @@
-"""Which worker reads which partition: sticky, balanced, equal partition numbers of co-partitioned topics on one worker.
+"""What aiokafka's coordinator asks who reads what, and what Faust asks which tables are ours; the answers are `placement.py`'s.
 
-Topics are co-partitioned when they have the same number of partitions and the same family (`family_of`): redundant sources of one data type
-must meet in one window. Partition n of all of them is one *unit*, and units are what is dealt out.
-
-`place` is pure. `Assignor` is the shell that aiokafka calls: each member tells with its subscription what it owned and since which round;
-the leader numbers the rounds, so what a worker claims that was away for a round yields to the claim of whoever took over.
+Each member tells with its subscription what it owned and since which round; the leader numbers the rounds, so what a worker claims that was
+away for a round yields to the claim of whoever took over.
 """
 
 import json
+import zlib
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, MutableMapping
+from typing import Any
 
 from aiokafka.cluster import ClusterMetadata
-from aiokafka.coordinator.assignors.abstract import AbstractPartitionAssignor
 from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment, ConsumerProtocolMemberMetadata
+from faust.assignor.client_assignment import ClientAssignment
+from faust.assignor.partition_assignor import PartitionAssignor
 
 from k2stream.records import TopicPartition
+from k2stream.transport.placement import Member, Placement, place, stand_by
 
-Placement = dict[str, set[TopicPartition]]
-"""Member id -> what it reads; every member has an entry."""
-
-
-@dataclass(frozen=True, slots=True)
-class Member:
-    """One worker as the leader of the group sees it."""
-
-    topics: frozenset[str]
-    """What it subscribed to."""
-    owned: frozenset[TopicPartition] = frozenset()
-    """What it read before the rebalance."""
-    round: int = 0
-    """Number of the assignment that gave it these; of two claims the later holds."""
+ByTopic = dict[str, list[int]]
+"""Partition numbers by topic: how the protocol and Faust write partitions down."""
 
 
-@dataclass(frozen=True, slots=True)
-class Unit:
-    """Equal partition numbers of co-partitioned topics."""
+class Assignor(PartitionAssignor):
+    """Faust's assignor, and so what its tables and router ask, with our placement; one for each consumer."""
 
-    number: int
-    partitions: frozenset[TopicPartition]
-
-
-def family_of(topic: str) -> str:
-    """Data type of a market topic (`market.{asset_class}.{data_type}.{exchange}`); all other topics are one family."""
-    parts = topic.split(".")
-    return parts[2] if len(parts) == 4 and parts[0] == "market" else ""
-
-
-def place(partitions: Mapping[str, int], members: Mapping[str, Member], *, family: Callable[[str], str] = family_of) -> Placement:
-    """Deal every subscribed topic's partitions out to the members.
-
-    `partitions` is the number of partitions per topic. Guarantees: each partition of a topic that anybody subscribed to has exactly one
-    member, a subscribed one; per group of co-partitioned topics no member has two units more than another; a unit stays with its owner
-    unless balance forbids it; the same arguments give the same answer.
-    """
-    placement: Placement = {name: set() for name in members}
-    for topics, readers in _groups(partitions, members, family):
-        count = partitions[min(topics)]
-        units = [Unit(n, frozenset(TopicPartition(t, n) for t in topics)) for n in range(count)]
-        _deal(units, {name: members[name] for name in readers}, placement)
-    return placement
-
-
-def _groups(partitions: Mapping[str, int], members: Mapping[str, Member], family: Callable[[str], str]) -> Iterator[tuple[list[str], list[str]]]:
-    """Co-partitioned topics with the members that can read all of them.
-
-    Where nobody reads the whole group (members configured for different topics), it falls apart by who reads what.
-    """
-    grouped: defaultdict[tuple[str, int], list[str]] = defaultdict(list)
-    for topic in sorted(partitions):
-        if any(topic in m.topics for m in members.values()):
-            grouped[family(topic), partitions[topic]].append(topic)
-    for _, topics in sorted(grouped.items()):
-        if readers := _readers(topics, members):
-            yield topics, readers
-        else:
-            yield from _by_readers(topics, members)
-
-
-def _readers(topics: Iterable[str], members: Mapping[str, Member]) -> list[str]:
-    return sorted(name for name, m in members.items() if m.topics.issuperset(topics))
-
-
-def _by_readers(topics: Iterable[str], members: Mapping[str, Member]) -> Iterator[tuple[list[str], list[str]]]:
-    same: defaultdict[tuple[str, ...], list[str]] = defaultdict(list)
-    for topic in topics:
-        same[tuple(_readers([topic], members))].append(topic)
-    for readers, group in sorted(same.items()):
-        yield group, list(readers)
-
-
-def _deal(units: list[Unit], members: Mapping[str, Member], placement: Placement) -> None:
-    """Add one group's units to the placement: first what stays, then the rest to whoever has least."""
-    claims: defaultdict[str, list[Unit]] = defaultdict(list)
-    orphans: list[Unit] = []
-    for unit in units:
-        owner = _owner(unit, members)
-        (claims[owner] if owner else orphans).append(unit)
-    room = _quotas(len(units), {name: len(claims[name]) for name in members}, placement)
-    for name, claimed in claims.items():
-        kept, lost = claimed[: room[name]], claimed[room[name] :]
-        _give(placement, name, kept)
-        room[name] -= len(kept)
-        orphans += lost
-    for unit in sorted(orphans, key=lambda u: u.number):
-        name = min((n for n in room if room[n]), key=lambda n: (len(placement[n]), n))
-        _give(placement, name, [unit])
-        room[name] -= 1
-
-
-def _owner(unit: Unit, members: Mapping[str, Member]) -> str | None:
-    """Who read the unit last: the latest round, then the larger share of it."""
-    claims = [(-m.round, -len(m.owned & unit.partitions), name) for name, m in members.items() if m.owned & unit.partitions]
-    return min(claims)[2] if claims else None
-
-
-def _quotas(units: int, claimed: Mapping[str, int], placement: Placement) -> dict[str, int]:
-    """Units each member gets: equal, and the remainder to who would lose one without it, then to who has least."""
-    share, remainder = divmod(units, len(claimed))
-    first = sorted(claimed, key=lambda n: (claimed[n] <= share, len(placement[n]), n))
-    return {name: share + (i < remainder) for i, name in enumerate(first)}
-
-
-def _give(placement: Placement, name: str, units: Iterable[Unit]) -> None:
-    for unit in units:
-        placement[name] |= unit.partitions
-
-
-class Assignor(AbstractPartitionAssignor):  # type: ignore[misc] # aiokafka ships no types
-    """What aiokafka's coordinator calls; one for each consumer, as it remembers what that consumer read."""
-
-    name = "k2stream-sticky"
-    version = 0
-
-    def __init__(self) -> None:
+    def __init__(self, app: Any, replicas: int = 0) -> None:
+        """`replicas` is how many other workers keep a copy of each changelog partition."""
+        super().__init__(app, replicas)
         self._round = 0
-        self._owned: frozenset[TopicPartition] = frozenset()
+
+    @property
+    def name(self) -> str:
+        """Of the group protocol."""
+        return "k2stream-sticky"
+
+    @property
+    def version(self) -> int:
+        """Of the group protocol."""
+        return 0
 
     def metadata(self, topics: Iterable[str]) -> ConsumerProtocolMemberMetadata:
         """This member's subscription, and what it owned."""
-        return ConsumerProtocolMemberMetadata(self.version, sorted(topics), pack_claim(self._round, self._owned))
+        everywhere = self._global_changelogs()
+        owned = [TopicPartition(*tp) for tp in self.assigned_actives() if tp.topic not in everywhere]
+        standing_by = [TopicPartition(*tp) for tp in self.assigned_standbys() if tp.topic not in everywhere]
+        return ConsumerProtocolMemberMetadata(self.version, sorted(topics), pack_claim(self._round, owned, standing_by, url=str(self._url)))
 
     def on_assignment(self, assignment: ConsumerProtocolMemberAssignment) -> None:
-        """Remember what was given, for the next round."""
-        self._owned = frozenset(TopicPartition(*tp) for tp in assignment.partitions())
-        self._round, _ = unpack_claim(assignment.user_data)
+        """Remember what was given: for the next round, and for Faust's tables."""
+        given = json.loads(zlib.decompress(assignment.user_data))
+        self._round = given["round"]
+        self._assignment = ClientAssignment(actives=given["actives"], standbys=given["standbys"])
+        self._active_tps, self._standby_tps = self._assignment.active_tps, self._assignment.standby_tps
+        self.changelog_distribution, self.external_topic_distribution = given["changelogs"], given["topics"]
+        self._topic_groups = dict.fromkeys(given["actives"], 0)
 
-    def assign(self, cluster: ClusterMetadata, members: Mapping[str, ConsumerProtocolMemberMetadata]) -> dict[str, ConsumerProtocolMemberAssignment]:
+    def _perform_assignment(
+        self, cluster: ClusterMetadata, member_metadata: Mapping[str, ConsumerProtocolMemberMetadata]
+    ) -> MutableMapping[str, ConsumerProtocolMemberAssignment]:
         """Leader only: what each member of the group reads from now on."""
-        known = {name: _member(metadata) for name, metadata in members.items()}
-        topics = set().union(*(m.topics for m in known.values()))
+        claims = {name: unpack_claim(metadata.user_data) for name, metadata in member_metadata.items()}
+        self._member_urls = {name: url for name, (_, _, _, url) in claims.items()}
+        members = {name: Member(frozenset(member_metadata[name].subscription), owned, round_, by) for name, (round_, owned, by, _) in claims.items()}
+        topics = set().union(*(m.topics for m in members.values()))
         partitions = {t: len(numbers) for t in topics if (numbers := cluster.partitions_for_topic(t))}
-        stamp = pack_claim(1 + max((m.round for m in known.values()), default=0), ())
-        return {name: ConsumerProtocolMemberAssignment(self.version, sorted(_by_topic(tps).items()), stamp) for name, tps in place(partitions, known).items()}
+        return self._told(self._dealt(partitions, members), 1 + max((m.round for m in members.values()), default=0))
+
+    def _dealt(self, partitions: Mapping[str, int], members: Mapping[str, Member]) -> MutableMapping[str, ClientAssignment]:
+        """Ours of the placement, and global tables for everybody."""
+        placement = place(partitions, members)
+        copied = set(self._table_manager.changelog_topics) - self._global_changelogs()
+        copies: Placement = stand_by(placement, members, topics=copied, replicas=self.replicas)
+        dealt: MutableMapping[str, ClientAssignment] = {
+            name: ClientAssignment(actives=by_topic(placement[name]), standbys=by_topic(copies[name])) for name in members
+        }
+        dealt = self._global_table_standby_assignments(dealt, partitions)
+        return dealt
+
+    def _told(self, dealt: MutableMapping[str, ClientAssignment], round_: int) -> MutableMapping[str, ConsumerProtocolMemberAssignment]:
+        common = {"round": round_, "changelogs": self._get_changelog_distribution(dealt), "topics": self._get_external_topic_distribution(dealt)}
+        told = {}
+        for name, given in dealt.items():
+            note = zlib.compress(json.dumps({**common, "actives": given.actives, "standbys": given.standbys}).encode())
+            told[name] = ConsumerProtocolMemberAssignment(self.version, sorted(given.kafka_protocol_assignment(self._table_manager)), note)
+        return told
+
+    def _global_changelogs(self) -> set[str]:
+        """Topics that every worker reads whole."""
+        return {table._changelog_topic_name() for table in self._table_manager.data.values() if table.is_global}  # noqa: SLF001 # as Faust's own assignor does
 
 
-def pack_claim(round_: int, owned: Iterable[TopicPartition]) -> bytes:
-    """What a member owned since which round, as bytes for the group protocol."""
-    return json.dumps({"round": round_, "owned": _by_topic(owned)}).encode()
+def pack_claim(round_: int, owned: Iterable[TopicPartition], standing_by: Iterable[TopicPartition] = (), *, url: str = "") -> bytes:
+    """What a member owned and copied since which round, and where its pages are, as bytes for the group protocol."""
+    return json.dumps({"round": round_, "owned": by_topic(owned), "standing_by": by_topic(standing_by), "url": url}).encode()
 
 
-def unpack_claim(data: bytes) -> tuple[int, frozenset[TopicPartition]]:
-    """The inverse; anything unreadable counts as having owned nothing."""
+def unpack_claim(data: bytes) -> tuple[int, frozenset[TopicPartition], frozenset[TopicPartition], str]:
+    """The inverse: round, owned, copied, URL; anything unreadable counts as having owned nothing."""
     try:
         claim = json.loads(data)
-        owned = frozenset(TopicPartition(str(t), int(n)) for t, numbers in claim["owned"].items() for n in numbers)
-        return int(claim["round"]), owned
+        return int(claim["round"]), _partitions(claim["owned"]), _partitions(claim["standing_by"]), str(claim["url"])
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError):
-        return 0, frozenset()
+        return 0, frozenset(), frozenset(), ""
 
 
-def _by_topic(tps: Iterable[TopicPartition]) -> dict[str, list[int]]:
+def by_topic(tps: Iterable[TopicPartition]) -> ByTopic:
+    """The same partitions, sorted."""
     numbers: defaultdict[str, list[int]] = defaultdict(list)
     for topic, number in sorted(tps):
         numbers[topic].append(number)
     return dict(numbers)
 
 
-def _member(metadata: ConsumerProtocolMemberMetadata) -> Member:
-    round_, owned = unpack_claim(metadata.user_data)
-    return Member(frozenset(metadata.subscription), owned, round_)
+def _partitions(numbers: Mapping[str, Iterable[int]]) -> frozenset[TopicPartition]:
+    return frozenset(TopicPartition(str(topic), int(n)) for topic, of_topic in numbers.items() for n in of_topic)

@@ -10,6 +10,7 @@ from typing import Any
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
+from k2stream.transport.assignor import Assignor
 from k2stream.transport.base import BatchNativeConsumer, BatchNativeTransport
 from k2stream.transport.kafka_options import KAFKA_PORT
 from k2stream.transport.kafka_producer import Producer
@@ -62,3 +63,7 @@ class Transport(BatchNativeTransport, driver.Transport):
     Producer = Producer
     default_port = KAFKA_PORT
     driver_version = f"k2stream-{driver.Transport.driver_version}"
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.app.conf.PartitionAssignor = Assignor  # type: ignore[assignment] # a descriptor that Faust annotates as a form

@@ -26,7 +26,6 @@ from faust.types import TP
 
 from k2stream.clock import Deadline
 from k2stream.errors import TransportError
-from k2stream.transport.assignor import Assignor
 from k2stream.transport.fetch import deliver_log_batches
 from k2stream.transport.kafka_options import consumer_options
 from k2stream.transport.kafka_retry import backoff
@@ -96,9 +95,7 @@ class KafkaThread(driver.AIOKafkaConsumerThread):
                 self.log.warning("Left Kafka without saying good-bye: %r", exc)
 
     def _create_worker_consumer(self, transport: Any) -> aiokafka.AIOKafkaConsumer:
-        has_tables = self.app.tables.changelog_topics or self.app.conf.table_standby_replicas
-        # Faust's recovery asks its own assignor which changelogs are ours.
-        self._assignor = self.app.assignor if has_tables else Assignor()
+        self._assignor = self.app.assignor  # ours, by Transport: Faust's recovery asks it which changelogs are ours
         return aiokafka.AIOKafkaConsumer(**consumer_options(self.app.conf, self.consumer.settings, transport.url, self._assignor))
 
     # fetching

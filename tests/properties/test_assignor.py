@@ -3,12 +3,15 @@
 from collections import Counter
 from collections.abc import Mapping
 
+import faust
 from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment, ConsumerProtocolMemberMetadata
+from faust.types import TP
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from k2stream.records import TopicPartition
-from k2stream.transport.assignor import Assignor, Member, Placement, family_of, pack_claim, place, unpack_claim
+from k2stream.transport.assignor import Assignor, pack_claim, unpack_claim
+from k2stream.transport.placement import Member, Placement, family_of, place, stand_by
 
 TRADES = tuple(f"market.{kind}.trades.{exchange}" for kind, exchange in [("equities", "asx"), ("crypto", "binance"), ("crypto", "kraken")])
 TOPICS = (*TRADES, "market.equities.quotes.asx", "dlq.equities.trades", "control")
@@ -132,7 +135,39 @@ def test_workers_for_other_topics_do_not_idle() -> None:
 @given(st.binary())
 def test_unreadable_claim_counts_as_none(data: bytes) -> None:
     """Another client's user data in the group protocol never stops a rebalance."""
-    assert unpack_claim(data) == (0, frozenset()) or unpack_claim(data)[0] >= 0
+    assert unpack_claim(data) == (0, frozenset(), frozenset(), "")
+
+
+@settings(deadline=None)
+@given(topic_counts, names, names, st.integers(0, 3))
+def test_copies_of_changelogs_lie_elsewhere_and_stay(partitions: dict[str, int], workers: set[str], after: set[str], replicas: int) -> None:
+    """A copy beside the original is none; as many as asked for where there are workers for them; balanced, and unmoved without a change."""
+
+    def copied(members: Mapping[str, Member]) -> Placement:
+        return stand_by(place(partitions, members), members, topics=partitions, replicas=replicas)
+
+    before = everyone(workers, partitions)
+    copies = copied(before)
+    now = {n: Member(m.topics, frozenset(place(partitions, before)[n]), 1, frozenset(copies[n])) for n, m in before.items()}
+    placement = place(partitions, now)
+    counts = Counter(tp for tps in copies.values() for tp in tps)
+
+    assert copied(now) == copies
+    assert all(copies[n].isdisjoint(placement[n]) for n in workers)
+    assert set(counts.values()) <= {min(replicas, len(workers) - 1)}
+    assert len(counts) == (sum(partitions.values()) if replicas and len(workers) > 1 else 0)
+    grown = {n: now.get(n, Member(frozenset(partitions))) for n in sorted(workers | after)}
+    total = sum(len(tps) for tps in copied(grown).values())
+    assert total == sum(partitions.values()) * min(replicas, len(grown) - 1)
+
+
+def test_worker_with_a_copy_inherits() -> None:
+    """Who already holds a table's rows takes the partition over: nothing has to be read again."""
+    topics = {"control": 4}
+    held = [frozenset({TopicPartition("control", n)}) for n in range(4)]
+    members = {"a": Member(frozenset(topics), held[0], 1, held[3]), "b": Member(frozenset(topics), held[1], 1, held[2])}
+
+    assert place(topics, members) == {"a": set(held[0] | held[3]), "b": set(held[1] | held[2])}
 
 
 class FixedCluster:
@@ -146,18 +181,64 @@ class FixedCluster:
         return set(range(self._partitions[topic])) if topic in self._partitions else None
 
 
+def app_with(*tables: str, of_all: str = "", replicas: int = 1) -> faust.App:
+    """An app with Faust tables, and one that every worker holds whole."""
+    app = faust.App("assigned", broker="k2kafka://127.0.0.1:1", autodiscover=False, web_enabled=False, table_standby_replicas=replicas)
+    for name in tables:
+        app.Table(name, partitions=4)
+    if of_all:
+        app.GlobalTable(of_all, partitions=4)
+    return app
+
+
+def rebalance(workers: Mapping[str, Assignor], cluster: FixedCluster, topics: list[str]) -> None:
+    """One round through the group protocol's own bytes."""
+    metadata = {n: ConsumerProtocolMemberMetadata.decode(a.metadata(topics).encode()) for n, a in workers.items()}
+    leader = workers[min(workers)]
+    for name, assignment in leader.assign(cluster, metadata).items():
+        workers[name].on_assignment(ConsumerProtocolMemberAssignment.decode(assignment.encode()))
+
+
 def test_rounds_count_up_through_the_group_protocol() -> None:
     """What was assigned is claimed in the next round, through the protocol's own bytes, with a missing topic among the subscribed."""
-    workers = {"one": Assignor(), "two": Assignor()}
+    workers = {name: Assignor(app_with()) for name in ("one", "two")}
     cluster, topics = FixedCluster({TRADES[0]: 5}), [TRADES[0], "not.there.yet"]
     seen = []
     for _ in range(2):
-        metadata = {n: ConsumerProtocolMemberMetadata.decode(a.metadata(topics).encode()) for n, a in workers.items()}
-        for name, assignment in workers["one"].assign(cluster, metadata).items():
-            workers[name].on_assignment(ConsumerProtocolMemberAssignment.decode(assignment.encode()))
+        rebalance(workers, cluster, topics)
         seen.append({n: unpack_claim(a.metadata(topics).user_data) for n, a in workers.items()})
 
     assert [s["one"][0] for s in seen] == [1, 2]
     assert [s["one"][1] for s in seen] == [seen[0]["one"][1]] * 2
     assert sum(len(claim[1]) for claim in seen[0].values()) == 5
-    assert unpack_claim(pack_claim(3, ())) == (3, frozenset())
+    assert unpack_claim(pack_claim(3, ())) == (3, frozenset(), frozenset(), "")
+
+
+def test_faust_is_told_which_changelogs_are_ours() -> None:
+    """Recovery asks which partitions to restore and which to copy: originals once, copies elsewhere, beside the topic they belong to."""
+    workers = {name: Assignor(app_with("counts"), replicas=1) for name in ("one", "two")}
+    changelog = "assigned-counts-changelog"
+    topics = ["events", changelog]
+    rebalance(workers, FixedCluster(dict.fromkeys(topics, 4)), topics)
+
+    actives = {n: {tp.partition for tp in a.assigned_actives() if tp.topic == changelog} for n, a in workers.items()}
+    standbys = {n: {tp.partition for tp in a.assigned_standbys()} for n, a in workers.items()}
+    assert sorted(map(len, actives.values())) == [2, 2]
+    assert standbys == {"one": actives["two"], "two": actives["one"]}
+    assert {tp.partition for tp in workers["one"].assigned_actives() if tp.topic == "events"} == actives["one"]
+    assert all(workers["one"].is_active(tp) != workers["one"].is_standby(tp) for tp in (TP(changelog, n) for n in range(4)))
+    (url,) = {str(host) for host in workers["one"].tables_metadata()}
+    assert workers["one"].table_metadata(changelog)[url][changelog]
+
+
+def test_global_table_is_read_whole_by_everybody() -> None:
+    """Each worker restores all of it, and a second round moves nothing for it."""
+    workers = {name: Assignor(app_with(of_all="prices")) for name in ("one", "two", "three")}
+    topics = ["assigned-prices-changelog", TRADES[0]]
+    seen = []
+    for _ in range(2):
+        rebalance(workers, FixedCluster(dict.fromkeys(topics, 4)), topics)
+        seen.append({n: a.assigned_actives() for n, a in workers.items()})
+
+    assert seen[0] == seen[1]
+    assert all(len({tp for tp in tps if tp.topic == topics[0]}) == 4 for tps in seen[0].values())

@@ -11,7 +11,6 @@ from faust.transport import by_url
 from yarl import URL
 
 from k2stream.settings import Settings
-from k2stream.transport.assignor import Assignor
 from k2stream.transport.kafka import Consumer, Producer, Transport
 from k2stream.transport.kafka_options import bootstrap_of, consumer_options
 from k2stream.transport.kafka_retry import MAX_PAUSE_SECONDS, backoff
@@ -20,7 +19,7 @@ from k2stream.transport.kafka_retry import MAX_PAUSE_SECONDS, backoff
 def options(tmp_path: Path, **settings: Any) -> dict[str, Any]:
     """Options of a worker with these settings."""
     app = faust.App("options", broker="k2kafka://127.0.0.1:9092", autodiscover=False, datadir=str(tmp_path))
-    return consumer_options(app.conf, Settings(home=tmp_path, **settings), [URL("k2kafka://127.0.0.1:9092")], Assignor())
+    return consumer_options(app.conf, Settings(home=tmp_path, **settings), [URL("k2kafka://127.0.0.1:9092")], app.assignor)
 
 
 def test_scheme_finds_our_transport() -> None:
