@@ -66,20 +66,12 @@ async def _read_kafka(settings: Settings, bootstrap: str, topics: Sequence[str])
     if not tps:
         return []
     async with _consumer(bootstrap) as consumer:
-        consumer.assign(tps)
-        ends = await consumer.end_offsets(tps)
-        await consumer.seek_to_beginning(*tps)
-        return await _read_to(consumer, ends)
+        return await _read_from(consumer, await consumer.beginning_offsets(tps))
 
 
 async def _read_kafka_on(bootstrap: str, positions: Mapping[TopicPartition, int]) -> list[Record]:
     async with _consumer(bootstrap) as consumer:
-        tps = {KafkaTopicPartition(*tp): position for tp, position in positions.items()}
-        consumer.assign(list(tps))
-        ends = await consumer.end_offsets(list(tps))
-        for tp, position in tps.items():
-            consumer.seek(tp, position)
-        return await _read_to(consumer, ends)
+        return await _read_from(consumer, {KafkaTopicPartition(*tp): position for tp, position in positions.items()})
 
 
 @asynccontextmanager
@@ -95,7 +87,12 @@ async def _consumer(bootstrap: str) -> AsyncIterator[AIOKafkaConsumer]:
         raise TransportError(f"Kafka at {bootstrap} could not be read: {exc}. Is it running, and is the address right?") from exc
 
 
-async def _read_to(consumer: AIOKafkaConsumer, ends: Mapping[KafkaTopicPartition, int]) -> list[Record]:
+async def _read_from(consumer: AIOKafkaConsumer, positions: Mapping[KafkaTopicPartition, int]) -> list[Record]:
+    """`seek_to_beginning` would race with the consumer's own look for a position, and lose: positions are given."""
+    consumer.assign(list(positions))
+    ends = await consumer.end_offsets(list(positions))
+    for tp, position in positions.items():
+        consumer.seek(tp, position)
     found: list[Record] = []
     while any([await consumer.position(tp) < end for tp, end in ends.items()]):
         for tp, messages in (await consumer.getmany(timeout_ms=500)).items():
