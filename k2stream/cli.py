@@ -150,6 +150,31 @@ def adopt(
         typer.echo(f"  {tp.topic}/{tp.partition} is read on from offset {entry.next:,}")
 
 
+@app.command()
+def chaos(
+    minutes: Annotated[float, typer.Option(min=0.0, help="Play faults for so long; the one under way is finished.")] = 5.0,
+    faults: Annotated[int, typer.Option(min=0, help="... or so many; 0: no bound.")] = 0,
+    seed: Annotated[int, typer.Option(help="Chooses the order, the victims and the trades.")] = 1,
+    workers: Annotated[int, typer.Option(min=1, help="Workers of this run.")] = 4,
+    rate: Annotated[int, typer.Option(min=1, help="Records published a second.")] = 400,
+    only: Annotated[list[str] | None, typer.Option(help="Only this fault; may be given again.")] = None,
+    i_own_this: Annotated[list[str] | None, typer.Option(help="A service that may be broken although `k2 dev` did not start it.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="The scorecard as JSON, for programs.")] = False,
+) -> None:
+    """Break everything around workers on a table and a topic of their own, and prove that nothing is lost or doubled."""
+    import json
+
+    from k2stream.chaos.run import Options, run
+    from k2stream.settings import load_settings
+
+    options = Options(
+        seed=seed, workers=workers, rate=rate, seconds=60 * minutes, faults=faults, only=tuple(only or ()), owned=tuple(i_own_this or ())
+    )
+    card = run(load_settings(), options, say=lambda line: typer.echo(line, err=True))
+    typer.echo(json.dumps(card.as_json(), indent=2) if as_json else "\n".join(card.lines()))
+    raise typer.Exit(0 if card.is_good else EXIT_WRONG)
+
+
 @query_app.command("trades")
 def query_trades(
     symbol: Annotated[str | None, typer.Option(help="Only this symbol, as in BHP.")] = None,

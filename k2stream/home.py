@@ -25,6 +25,7 @@ MADE = frozenset(
         "redis",
         "feed",
         "dev",
+        "chaos",
         "catalog.db",
         "catalog.db-wal",
         "catalog.db-shm",

@@ -86,7 +86,7 @@ def check(settings: Settings, reference: Reference, *, is_final: bool) -> Verdic
             table, engine, tolerance_us=settings.dedup_tolerance_ms * 1000, letters=lambda: letters, letters_dropped=letters_dropped(settings)
         )
         difference = compare_rows(engine, table.data_files, reference.rows(head.vector))
-        events = engine.ask(f"SELECT {', '.join(EVENTS.names)} FROM {READ}", files=gaps_files) if gaps_files else EVENTS.empty_table()
+        events = engine.ask(f"SELECT {', '.join(map(quoted, EVENTS.names))} FROM {READ}", files=gaps_files) if gaps_files else EVENTS.empty_table()
     problems = (
         *report.problems,
         *difference.sentences(),

@@ -1,0 +1,204 @@
+"""A chaos run from its first worker to its scorecard."""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from random import Random
+
+import orjson
+
+from k2stream.chaos.crew import Crew
+from k2stream.chaos.fault import Fault
+from k2stream.chaos.ground import prepare, stake_out
+from k2stream.chaos.judge import Judge
+from k2stream.chaos.load import Load
+from k2stream.chaos.progress import Progress
+from k2stream.chaos.reference import Reference
+from k2stream.chaos.scene import Scene
+from k2stream.chaos.scorecard import NotPlayed, Played, Scorecard
+from k2stream.chaos.worker_faults import worker_faults
+from k2stream.checkout import find_root
+from k2stream.errors import SettingsError
+from k2stream.home import Home
+from k2stream.settings import Settings
+from k2stream.transport.ends import ends_of
+
+RECOVERY_SECONDS = 90.0
+QUIET_SECONDS = 60.0
+COUNTED = ("window.committed", "commit.undecided", "capture.restart", "capture.failed", "state.refused", "state.unsaved", "outbox.postponed")
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What is asked of a run."""
+
+    seed: int = 1
+    workers: int = 4
+    rate: int = 400
+    """Records a second."""
+    seconds: float = 300.0
+    """Faults are played for so long; the one under way is finished."""
+    faults: int = 0
+    """... or until there were so many; 0: no bound."""
+    only: Sequence[str] = ()
+    owned: Sequence[str] = ()
+    """Services that may be broken although `k2 dev` did not start them."""
+    storm_beats: int = 4
+    window_ms: int = 500
+    session_timeout_ms: int = 6_000
+
+
+@dataclass(slots=True)
+class Run:
+    """What is going on."""
+
+    scene: Scene
+    judge: Judge
+    load: Load
+    say: Say
+    began: float
+    played: list[tuple[Fault, str, float, float, float | None]] = field(default_factory=list)
+    """Fault, what it hit, when it began and ended, when everything was committed again (None: not in time)."""
+
+    def play(self, fault: Fault) -> None:
+        """One fault, and the wait for everybody to be back."""
+        scene = self.scene
+        scene.progress.reset_stall()
+        began = time.monotonic()
+        hit = fault.play(scene)
+        ended = time.monotonic()
+        recovered = time.monotonic() if self.is_back() else None
+        self.judge.ask()
+        self.played.append((fault, hit, began, ended, recovered))
+        back = f"back after {recovered - began:.1f} s" if recovered else f"NOT back within {RECOVERY_SECONDS:.0f} s"
+        self.say(f"{ended - self.began:6.0f} s  {fault.name}: {hit}; {back}")
+
+    def is_back(self) -> bool:
+        """True once all that is published by now is committed."""
+        ground = self.scene.ground
+        ends = ends_of(ground.settings, [ground.topic])
+        return self.scene.until(lambda: self.scene.progress.has_reached(ends), RECOVERY_SECONDS)
+
+
+def run(settings: Settings, options: Options, say: Say) -> Scorecard:
+    """Play faults for as long as asked; raises K2Error if the run itself cannot go on."""
+    overrides = {"window_ms": options.window_ms, "session_timeout_ms": options.session_timeout_ms}
+    with ExitStack() as stack:
+        stack.enter_context(Home.open(settings.home).hold())
+        ground = stake_out(settings, overrides)
+        maker = prepare(ground, seed=options.seed)
+        partitions = ground.settings.partitions
+        reference = Reference(maker, ground.topic, exchange=ground.exchange, partitions=partitions, small_rows=ground.settings.gap_small_rows)
+        crew = Crew(ground.home, find_root(), ground.home, ground.own_names(), workers=options.workers)
+        stack.callback(crew.stop)
+        progress = Progress(ground.settings)
+        load = Load(ground.settings, ground.topic, maker, rate=options.rate, partitions=partitions)
+        judge = Judge(ground.settings, reference)
+        scene = Scene(ground, crew, progress, Random(options.seed))  # noqa: S311 # a run must be repeatable
+        faults, not_played = choose(options)
+        this = Run(scene, judge, load, say, time.monotonic())
+        say(f"table {ground.settings.namespace}.trades, topic {ground.topic}, home {ground.home}")
+        for part in (progress, load, judge):
+            part.start()
+        crew.tend()
+        scene.victims(options.workers)
+        this.began = time.monotonic()
+        for fault in order_of(faults, scene.random, options, this):
+            this.play(fault)
+        problems = finish(this)
+        return scorecard(this, options, not_played, problems)
+
+
+def choose(options: Options) -> tuple[list[Fault], list[NotPlayed]]:
+    """What can be played here, and what cannot and why."""
+    able = worker_faults(workers=options.workers, session_seconds=options.session_timeout_ms / 1000, storm_beats=options.storm_beats)
+    if unknown := sorted(set(options.only) - {fault.name for fault in able}):
+        raise SettingsError(f"--only {', '.join(unknown)}: no such fault here; there are: {', '.join(fault.name for fault in able)}.")
+    chosen = [fault for fault in able if not options.only or fault.name in options.only]
+    left_out = [fault.name for fault in able if fault not in chosen]
+    return chosen, [NotPlayed(f"{len(left_out)} others", "left out by --only")] if left_out else []
+
+
+def order_of(faults: Sequence[Fault], random: Random, options: Options, this: Run) -> Iterator[Fault]:
+    """Every fault once in random order, then by weight, until time or count are reached."""
+
+    def is_over() -> bool:
+        played = sum(fault.count for fault, *_ in this.played)
+        return bool(options.faults and played >= options.faults) or time.monotonic() - this.began > options.seconds
+
+    for fault in random.sample(faults, len(faults)):
+        if is_over():
+            return
+        yield fault
+    while not is_over():
+        yield random.choices(faults, [fault.weight for fault in faults])[0]
+
+
+def finish(this: Run) -> list[str]:
+    """Let everything that was published be committed, stop in good order, and look once more at what is left."""
+    problems = []
+    scene = this.scene
+    this.load.stop()
+    if not this.is_back():
+        problems.append(f"not everything that was published was committed within {RECOVERY_SECONDS:.0f} s")
+    sick = [f"{m.name}: {m.state().get('causes')}" for m in scene.crew.members if not scene.until(lambda m=m: m.state().get("healthy") is True, QUIET_SECONDS)]  # type: ignore[misc] # lambda default
+    problems += [f"a worker is not healthy at the end: {cause}" for cause in sick]
+    problems += [f"{name} ended with code {code}" for name, code in scene.crew.stop().items() if code]
+    this.judge.stop()
+    scene.progress.stop()
+    this.judge.look(is_final=True)
+    return problems
+
+
+def scorecard(this: Run, options: Options, not_played: Sequence[NotPlayed], problems: Sequence[str]) -> Scorecard:
+    verdicts = this.judge.verdicts
+    final = verdicts[-1]
+    return Scorecard(
+        seed=options.seed,
+        seconds=time.monotonic() - this.began,
+        workers=options.workers,
+        partitions=this.scene.ground.settings.partitions,
+        published=this.load.published,
+        rows=final.rows,
+        lost=final.lost,
+        extra=final.extra,
+        duplicates_dropped=final.duplicates,
+        dead_letters=final.letters,
+        gap_events=final.events,
+        snapshots=this.scene.progress.sequence_number,
+        looks=len(verdicts),
+        played=[
+            Played(
+                fault.name,
+                fault.count,
+                hit,
+                began - this.began,
+                ended - began,
+                None if recovered is None else recovered - began,
+                next(v.is_good for v in verdicts if v.began >= ended or v is final),
+            )
+            for fault, hit, began, ended, recovered in this.played
+        ],
+        not_played=not_played,
+        deaths=[f"{d.name} with code {d.code}: {d.says}" for d in this.scene.crew.deaths],
+        events=logged(this.scene),
+        problems=[*problems, *dict.fromkeys(p for v in verdicts for p in v.problems)],
+    )
+
+
+def logged(scene: Scene) -> dict[str, int]:
+    """How often workers logged what matters; lines that a kill cut in half do not count."""
+    counts: Counter[str] = Counter()
+    for member in scene.crew.members:
+        with member.log_path.open("rb") as lines:
+            for line in lines:
+                if line.startswith(b"{"):
+                    try:
+                        counts[orjson.loads(line).get("event", "")] += 1
+                    except orjson.JSONDecodeError:
+                        continue
+    return {event: counts[event] for event in COUNTED}
