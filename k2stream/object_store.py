@@ -35,6 +35,16 @@ class ObjectStore:
         return cls(endpoint.rstrip("/"), region, *keys, is_path_style=settings.s3_path_style)
 
 
+def object_store(settings: Settings) -> ObjectStore | None:
+    """The store that the tables may lie in; None if they lie on a disk. Where a REST catalog puts them, nobody knows before."""
+    return ObjectStore.of(settings) if is_object(settings.warehouse) or is_rest(settings.catalog_uri) else None
+
+
 def is_object(location: str) -> bool:
     """True if a location lies in an object store."""
     return location.startswith(SCHEMES)
+
+
+def is_rest(catalog_uri: str) -> bool:
+    """True if a catalog speaks Iceberg's REST protocol."""
+    return catalog_uri.startswith(("http://", "https://"))

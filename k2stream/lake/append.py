@@ -16,6 +16,8 @@ from pyiceberg.table import Table
 from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.table.update import AssertRefSnapshotId, AssertTableUUID, RemoveSnapshotsUpdate, TableRequirement, TableUpdate
 
+from k2stream.lake.outcome import Kind, kind_of
+
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
@@ -51,7 +53,8 @@ def commit(catalog: Catalog, prepared: Prepared) -> Table:
     base = prepared.table
     response = catalog.commit_table(base, prepared.requirements, prepared.updates)
     after = Table(base.name(), response.metadata, response.metadata_location, base.io, catalog, base.config)
-    _delete_old_metadata(after, base.metadata)
+    if kind_of(catalog) is Kind.SQL:  # a REST server does it itself
+        _delete_old_metadata(after, base.metadata)
     return after
 
 

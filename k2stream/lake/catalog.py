@@ -1,13 +1,9 @@
 """The Iceberg catalog `k2` and the tables in it."""
 
-import sqlite3
-from contextlib import closing, suppress
-from pathlib import Path
+from contextlib import suppress
 from typing import Any
 
 from pyiceberg.catalog import Catalog
-from pyiceberg.catalog.rest import RestCatalog
-from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.exceptions import NamespaceAlreadyExistsError, NoSuchTableError, TableAlreadyExistsError
 from pyiceberg.io import PY_IO_IMPL
 from pyiceberg.partitioning import PARTITION_FIELD_ID_START, PartitionField, PartitionSpec
@@ -19,15 +15,15 @@ from pyiceberg.types import NestedField
 from sqlalchemy.exc import IntegrityError
 
 from k2stream.lake.declaration import TableDeclaration
-from k2stream.lake.file_io import FSYNC, make_folder
+from k2stream.lake.file_io import FSYNC
+from k2stream.lake.rest_catalog import TimedRestCatalog, rest_properties
+from k2stream.lake.s3 import s3_properties
+from k2stream.lake.sql_catalog import open_sql_catalog
 from k2stream.lake.trouble import translated
-from k2stream.private_file import make_private_file
+from k2stream.object_store import ObjectStore, is_rest
 from k2stream.settings import Settings
 
 NAME = "k2"
-
-LOCK_WAIT_SECONDS = 30
-"""How long SQLite waits for another process's commit; one takes milliseconds, so longer means that one hangs."""
 
 TABLE_PROPERTIES = {
     "format-version": "2",
@@ -46,29 +42,20 @@ TABLE_PROPERTIES = {
 
 
 def open_catalog(settings: Settings) -> Catalog:
-    """The catalog that settings name; raises LakeError if it cannot be opened."""
+    """The catalog that settings name; raises LakeError if it cannot be opened, within seconds if nobody answers there."""
     uri = settings.catalog_uri or f"sqlite:///{settings.home_path('catalog.db')}"
-    warehouse = settings.warehouse or str(settings.home_path("warehouse"))
-    properties = {
-        "warehouse": warehouse,
-        PY_IO_IMPL: "k2stream.lake.file_io.DurableFileIO",
-        FSYNC: str(settings.fsync).lower(),
-    }
+    files, store = _file_access(settings), s3_properties(ObjectStore.of(settings))
     with translated("open the Iceberg catalog", uri):
-        if uri.startswith(("http://", "https://")):
-            return RestCatalog(NAME, uri=uri, **properties)
-        if uri.startswith("sqlite:///"):
-            _prepare_sqlite(Path(uri.removeprefix("sqlite:///").partition("?")[0]))
-            uri = f"{uri}{'&' if '?' in uri else '?'}timeout={LOCK_WAIT_SECONDS}"
-        return SqlCatalog(NAME, uri=uri, **properties)
+        if is_rest(uri):
+            seconds = settings.catalog_timeout_ms / 1000
+            return TimedRestCatalog(NAME, seconds=seconds, own=files, **rest_properties(settings, uri), **store)
+        warehouse = settings.warehouse or str(settings.home_path("warehouse"))
+        return open_sql_catalog(NAME, settings, uri, {"warehouse": warehouse, **files, **store})
 
 
-def _prepare_sqlite(path: Path) -> None:
-    """Make the database the user's alone, and its readers and its writer independent of each other (WAL)."""
-    make_folder(path.parent)
-    make_private_file(path)
-    with closing(sqlite3.connect(path, timeout=LOCK_WAIT_SECONDS)) as connection:
-        connection.execute("PRAGMA journal_mode=WAL").fetchone()
+def _file_access(settings: Settings) -> dict[str, str]:
+    """Properties that make files durable, whoever names their places."""
+    return {PY_IO_IMPL: "k2stream.lake.file_io.DurableFileIO", FSYNC: str(settings.fsync).lower()}
 
 
 def load_table(catalog: Catalog, settings: Settings, name: str) -> Table:

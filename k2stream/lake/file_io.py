@@ -1,4 +1,4 @@
-"""Files of the tables: on the local disk durable and the user's alone, elsewhere as PyIceberg does it.
+"""Files of the tables: on the local disk durable and the user's alone, on S3 whole or not there, elsewhere as PyIceberg does it.
 
 The catalog speaks last. What it is going to name must be on the disk by then, or a power cut leaves a table whose
 newest metadata is an empty file; hence each local file is synced when it is closed, and its folder with the last one.
@@ -9,8 +9,11 @@ import os
 from pathlib import Path
 from typing import cast
 
+from pyarrow.fs import FileSystem
 from pyiceberg.io import InputFile, InputStream, OutputFile, OutputStream
 from pyiceberg.io.pyarrow import PyArrowFileIO
+
+from k2stream.lake.s3 import s3_filesystem
 
 FSYNC = "k2.fsync"
 """Catalog property: `false` leaves files to the operating system, for benchmarks only."""
@@ -112,6 +115,10 @@ class DurableFileIO(PyArrowFileIO):
             super().delete(location)
         else:
             path.unlink()
+
+    def _initialize_s3_fs(self, netloc: str | None) -> FileSystem:
+        """Asked by the base class for `s3://`; the stream of a file raises on `close` unless the store has all of it."""
+        return s3_filesystem(self.properties, netloc or "")
 
     def _local(self, location: str, path: Path) -> LocalFile:
         return LocalFile(location, path, is_synced=self.properties.get(FSYNC, "true") != "false")

@@ -1,6 +1,7 @@
 """Errors of disks, catalogs and libraries as one plain sentence: what, where, and what to do."""
 
 import errno
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -32,6 +33,9 @@ SQL_ADVICE = (
     ("disk I/O error", errno.EIO),
 )
 
+PASSWORD = re.compile(r"(://[^/\s:@]*:)[^\s/]+(@)")
+"""Between user and host of a URL."""
+
 
 @contextmanager
 def translated(doing: str, where: str) -> Iterator[None]:
@@ -45,9 +49,14 @@ def translated(doing: str, where: str) -> Iterator[None]:
 
 
 def sentence(exc: BaseException, doing: str, where: str) -> str:
-    """What a person should read when `exc` was raised while `doing` something at `where`."""
+    """What a person should read when `exc` was raised while `doing` something at `where`; without passwords."""
     place, advice = _advice(exc)
-    return f"Cannot {doing} at {place or where}: {advice}."
+    return without_password(f"Cannot {doing} at {place or where}: {advice}.")
+
+
+def without_password(text: str) -> str:
+    """`text` with the password of every URL in it replaced by stars."""
+    return PASSWORD.sub(r"\1***\2", text)
 
 
 def _advice(exc: BaseException) -> tuple[str | None, str]:

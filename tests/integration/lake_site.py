@@ -1,20 +1,29 @@
-"""A lake in a temporary K2_HOME: real SQLite catalog, real Parquet, windows by the handful."""
+"""A lake in a temporary K2_HOME, its catalog and its files wherever the settings say: real ones, windows by the handful."""
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any
+from contextlib import closing
+from pathlib import Path, PurePosixPath
+from typing import Any, ClassVar
+from urllib.parse import urlsplit
 
 import pyarrow as pa
+import pyarrow.parquet as pq
+from pyarrow.fs import FileSelector, FileType
 from pyiceberg.catalog import Catalog
+from pyiceberg.catalog.rest import RestCatalog
 from pyiceberg.catalog.sql import SqlCatalog
+from pyiceberg.io.pyarrow import PyArrowFileIO
 from pyiceberg.table import Table
 
 from k2stream.clock import Clock, Deadline
 from k2stream.gaps import EVENTS
 from k2stream.lake.catalog import open_catalog
+from k2stream.lake.file_io import local_path
 from k2stream.lake.offsets import Counts
+from k2stream.lake.s3 import s3_properties
 from k2stream.lake.table import TradesLake, no_step
 from k2stream.lake.window import Window
+from k2stream.object_store import ObjectStore, is_rest
 from k2stream.records import TopicPartition
 from k2stream.settings import Settings
 from k2stream.testing import gap_events, trade_rows
@@ -57,6 +66,9 @@ def window(
 class LakeSite:
     """One K2_HOME and whoever writes to it."""
 
+    opened: ClassVar[list[Catalog]] = []
+    """Catalogs of all sites; conftest.py closes them after each test."""
+
     def __init__(self, home: Path, **settings: Any) -> None:
         self.settings = Settings(home=home, fsync=False, **settings)
 
@@ -69,9 +81,8 @@ class LakeSite:
     ) -> TradesLake:
         """A worker with its own catalog, behind a fault if one is given."""
         catalog: Any = open_catalog(self.settings)
-        return TradesLake.open(
-            self.settings, TRADES, GAPS, catalog=fault(catalog) if fault else catalog, on_step=on_step, clock=clock
-        )
+        self.opened.append(catalog)
+        return TradesLake.open(self.settings, TRADES, GAPS, catalog=fault(catalog) if fault else catalog, on_step=on_step, clock=clock)
 
     def started(self, fault: Callable[[Catalog], object] | None = None, **arguments: Any) -> TradesLake:
         """The same once TP starts at 0."""
@@ -79,9 +90,14 @@ class LakeSite:
         return self.worker(fault, **arguments)
 
     def stranger(self, name: str = "trades") -> Table:
-        """The table as plain PyIceberg loads it, with nothing of k2stream."""
-        catalog = SqlCatalog("k2", uri=f"sqlite:///{self.settings.home_path('catalog.db')}")
-        return catalog.load_table(f"market_data.{name}")
+        """The table as plain PyIceberg loads it, with nothing of k2stream but its address."""
+        uri, store = self.settings.catalog_uri, s3_properties(ObjectStore.of(self.settings))
+        if is_rest(uri):
+            catalog: Catalog = RestCatalog("k2", uri=uri, **store)
+        else:
+            catalog = SqlCatalog("k2", uri=uri or f"sqlite:///{self.settings.home_path('catalog.db')}", **store)
+        self.opened.append(catalog)
+        return catalog.load_table(f"{self.settings.namespace}.{name}")
 
     def rows(self, name: str = "trades") -> pa.Table:
         """All rows as plain PyIceberg scans them."""
@@ -99,6 +115,33 @@ class LakeSite:
         """How many kept snapshots of the trades table are of this kind."""
         return sum(s.summary["k2.kind"] == kind for s in self.stranger().metadata.snapshots if "k2.kind" in s.summary.additional_properties)
 
-    def files(self, folder: str = "trades") -> set[Path]:
+    def files(self, folder: str = "trades") -> set[PurePosixPath]:
         """Files below a table's folder."""
-        return {p for p in self.settings.home_path("warehouse", "market_data", folder).rglob("*") if p.is_file()}
+        location = self.stranger(folder).location()
+        path = local_path(location)
+        if path is not None:
+            return {PurePosixPath(p) for p in path.rglob("*") if p.is_file()}
+        store, parts = PyArrowFileIO(s3_properties(ObjectStore.of(self.settings))), urlsplit(location)
+        found = store.fs_by_scheme(parts.scheme, parts.netloc).get_file_info(FileSelector(parts.netloc + parts.path, recursive=True))
+        return {PurePosixPath(f.path) for f in found if f.type == FileType.File}
+
+    def exists(self, location: str) -> bool:
+        """True if there is a file."""
+        return self.stranger().io.new_input(location).exists()
+
+    def remove(self, location: str) -> None:
+        """Somebody's hand."""
+        self.stranger().io.delete(location)
+
+    def write(self, name: str, rows: pa.Table) -> str:
+        """A Parquet file beside the data of the trades table; its location."""
+        table = self.stranger()
+        with table.io.new_output(f"{table.location()}/{name}").create(overwrite=True) as stream:
+            pq.write_table(rows, stream)
+        return f"{table.location()}/{name}"
+
+    def parquet(self, location: str) -> tuple[pq.FileMetaData, pa.Table]:
+        """Footer and rows of a file."""
+        with closing(self.stranger().io.new_input(location).open()) as stream:
+            file = pq.ParquetFile(stream)
+            return file.metadata, file.read()

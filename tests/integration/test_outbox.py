@@ -7,13 +7,15 @@ import pytest
 
 from k2stream.errors import LakeError
 from k2stream.lake.table import TradesLake
+from k2stream.lake.writer import write_bytes
 from k2stream.testing import CatalogThatCommitsThenFails, CatalogThatLosesTheRace
+from tests.integration.conftest import Place
 from tests.integration.lake_site import TP, LakeSite, soon, window
 
 
 @pytest.fixture
-def site(tmp_path: Path) -> LakeSite:
-    return LakeSite(tmp_path)
+def site(tmp_path: Path, place: Place) -> LakeSite:
+    return LakeSite(tmp_path, **place)
 
 
 class Died(Exception):
@@ -106,9 +108,9 @@ def test_a_gaps_table_without_a_vector_takes_events_by_id(site: LakeSite) -> Non
     assert site.event_ids() == ["a", "b"]
 
 
-def test_expiry_keeps_what_nobody_has_taken(tmp_path: Path) -> None:
+def test_expiry_keeps_what_nobody_has_taken(tmp_path: Path, place: Place) -> None:
     """A snapshot whose events wait stays, and all above it; once they are taken the table shrinks."""
-    site = LakeSite(tmp_path, snapshots_kept=5)
+    site = LakeSite(tmp_path, snapshots_kept=5, **place)
     worker = site.started()
     for number in range(12):
         worker.commit(worker.write(window(number, number, number + 1, events=[f"e{number:02}"] if number in (1, 4) else [])), soon())
@@ -120,9 +122,9 @@ def test_expiry_keeps_what_nobody_has_taken(tmp_path: Path) -> None:
     assert site.offsets() == list(range(12))
 
 
-def test_expiry_deletes_metadata_and_never_data(tmp_path: Path) -> None:
+def test_expiry_deletes_metadata_and_never_data(tmp_path: Path, place: Place) -> None:
     """What only expired snapshots named goes: lists, manifests, tracker files. Rows and events stay readable."""
-    site = LakeSite(tmp_path, snapshots_kept=5)
+    site = LakeSite(tmp_path, snapshots_kept=5, **place)
     worker = site.started()
     for number in range(40):
         worker.commit(worker.write(window(number, number, number + 1, events=[f"e{number:02}"], tracker=b"t%d" % number)), soon())
@@ -142,9 +144,9 @@ def test_expiry_deletes_metadata_and_never_data(tmp_path: Path) -> None:
     assert worker.tracker_blob(worker.head().vector[TP].tracker_file, TP) == (40, b"t39")
 
 
-def test_a_tracker_file_lives_as_long_as_a_kept_snapshot_names_it(tmp_path: Path) -> None:
+def test_a_tracker_file_lives_as_long_as_a_kept_snapshot_names_it(tmp_path: Path, place: Place) -> None:
     """Windows without a tracker file carry the last one on; expiry of the snapshot that brought it leaves it."""
-    site = LakeSite(tmp_path, snapshots_kept=5)
+    site = LakeSite(tmp_path, snapshots_kept=5, **place)
     worker = site.started()
     worker.commit(worker.write(window(0, 0, 1, tracker=b"old")), soon())
     for number in range(1, 20):
@@ -154,9 +156,9 @@ def test_a_tracker_file_lives_as_long_as_a_kept_snapshot_names_it(tmp_path: Path
     assert site.worker().tracker_blob(head.vector[TP].tracker_file, TP) == (1, b"old")
 
 
-def test_events_files_that_only_an_expired_snapshot_named_go(tmp_path: Path) -> None:
+def test_events_files_that_only_an_expired_snapshot_named_go(tmp_path: Path, place: Place) -> None:
     """After a rollback the same events lie in a second file that the gaps table never took; with its snapshot it goes."""
-    site = LakeSite(tmp_path, snapshots_kept=5)
+    site = LakeSite(tmp_path, snapshots_kept=5, **place)
     worker = site.started()
     kept = worker.commit(worker.write(window(0, 0, 2)), soon())
     worker.commit(worker.write(window(1, 2, 4, events=["a"])), soon())
@@ -165,17 +167,17 @@ def test_events_files_that_only_an_expired_snapshot_named_go(tmp_path: Path) -> 
     again = worker.write(window(2, 2, 4, events=["a"]))
     worker.commit(again, soon())
     assert worker.take_outbox(soon()) == 0
-    assert Path(again.events_file).exists()
+    assert site.exists(again.events_file)
     for number in range(3, 12):
         worker.commit(worker.write(window(number, number + 1, number + 2)), soon())
         worker.take_outbox(soon())
-    assert not Path(again.events_file).exists()
+    assert not site.exists(again.events_file)
     assert site.event_ids() == ["a"]
 
 
-def test_expiry_covers_a_foreign_head_with_the_vector(tmp_path: Path) -> None:
+def test_expiry_covers_a_foreign_head_with_the_vector(tmp_path: Path, place: Place) -> None:
     """PyIceberg's expiry cuts the parent chain: before anything goes, the head carries the vector itself."""
-    site = LakeSite(tmp_path, snapshots_kept=5)
+    site = LakeSite(tmp_path, snapshots_kept=5, **place)
     worker = site.started()
     for number in range(8):
         worker.commit(worker.write(window(number, number, number + 1)), soon())
@@ -193,7 +195,7 @@ def test_a_damaged_tracker_file_is_no_state_not_an_error(site: LakeSite) -> None
     """The table's rows are read instead."""
     worker = site.started()
     head = worker.commit(worker.write(window(0, 0, 1, tracker=b"x")), soon())
-    Path(head.vector[TP].tracker_file).write_bytes(b"damaged")
+    write_bytes(site.stranger().io, head.vector[TP].tracker_file, b"damaged")
     assert site.worker().tracker_blob(head.vector[TP].tracker_file, TP) is None
 
 
@@ -202,6 +204,6 @@ def test_events_that_cannot_be_read_are_one_sentence(site: LakeSite) -> None:
     worker = site.started()
     staged = worker.write(window(1, 0, 3, events=["a"]))
     worker.commit(staged, soon())
-    Path(staged.events_file).unlink()
+    site.remove(staged.events_file)
     with pytest.raises(LakeError, match=rf"^Cannot read gap events at {staged.events_file}"):
         worker.take_outbox(soon())

@@ -1,0 +1,66 @@
+"""An Iceberg catalog in a database: SQLite for one machine, PostgreSQL for more."""
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+from pyiceberg.catalog.sql import SqlCatalog
+from pyiceberg.typedef import Properties
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import IntegrityError, ProgrammingError
+
+from k2stream.lake.file_io import make_folder
+from k2stream.private_file import make_private_file
+from k2stream.settings import Settings
+
+LOCK_WAIT_SECONDS = 30
+"""How long SQLite waits for another process's commit; one takes milliseconds, so longer means that one hangs."""
+
+CONNECT_SECONDS = 4
+"""For each address of PostgreSQL's host."""
+
+POSTGRES = ("postgresql", "postgres", "postgresql+psycopg")
+
+
+def open_sql_catalog(name: str, settings: Settings, uri: str, properties: Properties) -> SqlCatalog:
+    """The catalog in that database, its tables made where they are missing. Raises what SQLAlchemy raises, and OSError."""
+    url = make_url(uri)
+    if url.drivername in POSTGRES:
+        url = _postgres(url, settings)
+    elif url.drivername == "sqlite":
+        _prepare_sqlite(Path(url.database or ""))
+        url = url.update_query_dict({"timeout": str(LOCK_WAIT_SECONDS)})
+    whole = {"uri": url.render_as_string(hide_password=False), "pool_pre_ping": "true", **properties}
+    try:
+        return SqlCatalog(name, **whole)
+    except (IntegrityError, ProgrammingError):  # another process made the tables at the same moment
+        return SqlCatalog(name, **whole)
+
+
+def _postgres(url: URL, settings: Settings) -> URL:
+    """With a driver that is installed, the password, and an end to every wait; what the URI says itself is kept.
+
+    A worker stopped between UPDATE and COMMIT would hold the table's row from all others: the server ends such a transaction.
+    """
+    limit_ms = settings.catalog_timeout_ms
+    options = f"-c statement_timeout={limit_ms} -c idle_in_transaction_session_timeout={limit_ms}"
+    own = {
+        "connect_timeout": str(CONNECT_SECONDS),
+        "options": options,
+        "tcp_user_timeout": str(limit_ms),
+        "keepalives_idle": "5",
+        "keepalives_interval": "2",
+        "keepalives_count": "3",
+        "application_name": "k2stream",
+    }
+    password = settings.catalog_password.get_secret_value() or url.password
+    url = url.set(drivername="postgresql+psycopg", password=password)
+    return url.update_query_dict({key: value for key, value in own.items() if key not in url.query})
+
+
+def _prepare_sqlite(path: Path) -> None:
+    """Make the database the user's alone, and its readers and its writer independent of each other (WAL)."""
+    make_folder(path.parent)
+    make_private_file(path)
+    with closing(sqlite3.connect(path, timeout=LOCK_WAIT_SECONDS)) as connection:
+        connection.execute("PRAGMA journal_mode=WAL").fetchone()
