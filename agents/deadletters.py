@@ -11,6 +11,7 @@ from faust.types import StreamT
 
 from agents import app
 from k2stream.deadletter.envelope import decode_letter
+from k2stream.feed.publisher import partition_of
 from k2stream.topics import LETTER_TOPICS
 from tables.live.letters import letters_table
 
@@ -26,8 +27,9 @@ async def count_letters(stream: StreamT[bytes]) -> None:
 
 
 def letters_by_reason() -> dict[str, int]:
-    """Distinct letters of this worker's partitions, by reason."""
-    return dict(Counter(letters.values()))
+    """Distinct letters of this worker's partitions, by reason; the table also holds copies for other workers, and what they took over."""
+    own = {tp.partition for tp in app.assignor.assigned_actives() if tp.topic in LETTER_TOPICS}
+    return dict(Counter(reason for origin, reason in letters.items() if partition_of(origin.encode(), app.settings.partitions) in own))
 
 
 app.on_report("dead_letters_by_reason", letters_by_reason)
