@@ -10,7 +10,7 @@ DEV := .venv/.made-from-requirements-dev.lock
 PYTEST := $(BIN)/pytest -q -n 3 --dist loadfile
 ARGS ?=
 
-.PHONY: help setup demo test test-consistency test-services services check bench clean
+.PHONY: help setup demo test test-consistency test-services services check bench bench-kafka clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed 's/^\([a-z-]*\):.*## /make \1	/' | expand -t 16
@@ -40,6 +40,10 @@ check: $(DEV) ## lint, types, and who may import whom
 bench: $(DEV) ## measure rows/s and CPU a row beside two baselines; also into build/bench.json
 	@mkdir -p build
 	@$(BIN)/python -m tests.bench.main $(ARGS)
+
+bench-kafka: $(DEV) ## measure rows/s from a real broker, by codec and number of workers (ARGS="--rows 1000000 --codecs lz4 --runs 1")
+	@mkdir -p build
+	@$(BIN)/python -m tests.bench.kafka $(ARGS)
 
 clean: ## remove .venv, caches and build results; K2_HOME is left alone (k2 reset)
 	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -56,8 +56,8 @@ def fill(home: Path, rows: int) -> Made:
     value_bytes = log_bytes = 0
     for start in range(0, rows, ENCODE_ROWS):
         trades = made_trades(start, min(ENCODE_ROWS, rows - start))
-        value_bytes += _place(trades, schema_id, waiting)
-        appends = [(TOPIC, p, build_log_batch(records)) for p, records in _full_batches(waiting, is_last=start + ENCODE_ROWS >= rows)]
+        value_bytes += place(trades, schema_id, waiting)
+        appends = [(TOPIC, p, build_log_batch(records)) for p, records in full_batches(waiting, is_last=start + ENCODE_ROWS >= rows)]
         log_bytes += sum(len(raw) for _, _, raw in appends)
         log.append_many(appends)
     log.close()
@@ -129,17 +129,17 @@ def _decimals(units: NDArray[np.int64]) -> pa.Array:
     return pa.Array.from_buffers(body_schema(SCHEMA).field("price").type, len(units), [None, pa.py_buffer(words.tobytes())])
 
 
-def _place(trades: pa.Table, schema_id: int, waiting: dict[int, list[Outgoing]]) -> int:
+def place(trades: pa.Table, schema_id: int, waiting: dict[int, list[Outgoing]]) -> int:
     """Give each record to its partition, as Kafka's partitioner would; returns the bytes of all values."""
     values = encode(trades, schema=SCHEMA, schema_id=schema_id)
-    place = {s: partition_of(s.encode(), PARTITIONS) for s in SYMBOLS}
+    home = {s: partition_of(s.encode(), PARTITIONS) for s in SYMBOLS}
     times_ms = trades["ingestion_timestamp"].cast(pa.int64()).to_numpy() // 1000
     for symbol, value, time_ms in zip(trades["symbol"].to_pylist(), values.to_pylist(), times_ms.tolist(), strict=True):
-        waiting[place[symbol]].append(Outgoing(symbol.encode(), value, time_ms))
+        waiting[home[symbol]].append(Outgoing(symbol.encode(), value, time_ms))
     return int(values.nbytes)
 
 
-def _full_batches(waiting: dict[int, list[Outgoing]], *, is_last: bool) -> Iterator[tuple[int, list[Outgoing]]]:
+def full_batches(waiting: dict[int, list[Outgoing]], *, is_last: bool) -> Iterator[tuple[int, list[Outgoing]]]:
     """Batches in the order of their first records' times, so that partitions rise side by side."""
     found = []
     for partition, records in waiting.items():

@@ -1,6 +1,8 @@
-"""One measured run: a worker process on a log full of trades, from the first batch to the table caught up."""
+"""One measured run: workers that stand ready, from the moment their backlog appears to the table caught up."""
 
 import time
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,9 @@ QUIET_SECONDS = 1.0
 ENVIRONMENT = {"K2_FSYNC": "false", "K2_WINDOW_MS": "1000"}
 """Not what a disk can sync, and the last, half-full window must not wait five seconds for rows that never come."""
 
+State = dict[str, Any]
+"""JSON of /state."""
+
 
 @dataclass(frozen=True, slots=True)
 class Run:
@@ -26,11 +31,11 @@ class Run:
     seconds: float
     """From the moment the backlog appears to the commit of its last row."""
     cpu_seconds: float
-    """All threads of the worker process; what it used before the backlog appeared is not in it."""
+    """All threads of all workers; what they used before the backlog appeared is not in it."""
     stages: dict[str, float]
-    """CPU seconds of each stage on its own thread."""
+    """CPU seconds of each stage on its own thread, all workers together."""
     peak_rss_mb: float
-    """The most the process ever held, its start included."""
+    """The most one worker ever held, its start included."""
     commits: int
 
     @property
@@ -46,44 +51,64 @@ def run_worker(home: Path, rows: int, environment: dict[str, str] | None = None)
     """Start a worker on `home`, whose log holds `rows` trades and whose table none of them, and let it catch up."""
     ends = hold_back(home)
     worker = WorkerProcess(home=home, root=ROOT, log_path=home / "worker.log", environment={**ENVIRONMENT, **(environment or {})})
+    return run_workers([worker], rows, lambda: let_go(home, ends))
+
+
+def run_workers(workers: Sequence[WorkerProcess], rows: int, appear: Callable[[], None]) -> Run:
+    """Wait until the workers stand ready, call `appear` and let them catch up; they are stopped."""
     try:
-        before = _wait_until_ready(worker)
+        before = wait_until_ready(workers)
         started = time.perf_counter()
-        let_go(home, ends)
-        after = _wait_until_rows(worker, rows)
+        appear()
+        after = _wait_until_rows(workers, rows)
         return _run_of(rows, time.perf_counter() - started, before, after)
     finally:
-        worker.stop()
+        for worker in workers:
+            worker.stop()
 
 
-def _wait_until_ready(worker: WorkerProcess) -> dict[str, Any]:  # JSON of /state
-    state = worker.wait_until_up()
-    while len(state.get("trades", {}).get("partitions", ())) < PARTITIONS:
-        time.sleep(POLL_SECONDS)
-        state = _alive(worker)
-    time.sleep(QUIET_SECONDS)
-    return _alive(worker)
-
-
-def _wait_until_rows(worker: WorkerProcess, rows: int) -> dict[str, Any]:  # JSON of /state
+def wait_until_ready(workers: Sequence[WorkerProcess]) -> list[State]:
+    """Every worker has partitions, all together have all, and for a second nothing happened."""
+    for worker in workers:
+        worker.wait_until_up()
     while True:
-        state = _alive(worker)
-        if state["trades"]["since_start"]["rows"] >= rows:
-            return state
+        owned = [len(s.get("trades", {}).get("partitions", ())) for s in states_of(workers)]
+        if sum(owned) == PARTITIONS and all(owned):
+            time.sleep(QUIET_SECONDS)
+            return states_of(workers)
         time.sleep(POLL_SECONDS)
 
 
-def _alive(worker: WorkerProcess) -> dict[str, Any]:  # JSON of /state
+def states_of(workers: Sequence[WorkerProcess]) -> list[State]:
+    """What each says now; raises K2Error if one is silent."""
+    return [_state(worker) for worker in workers]
+
+
+def _wait_until_rows(workers: Sequence[WorkerProcess], rows: int) -> list[State]:
+    while True:
+        states = states_of(workers)
+        if sum(s["trades"]["since_start"]["rows"] for s in states) >= rows:
+            return states
+        time.sleep(POLL_SECONDS)
+
+
+def _state(worker: WorkerProcess) -> State:
     state = worker.state()
     if state is None or worker.exit_code() is not None:
         raise K2Error(f"the worker stopped answering:\n{worker.last_lines(20)}")
     return state
 
 
-def _run_of(rows: int, seconds: float, before: dict[str, Any], after: dict[str, Any]) -> Run:
-    trades = after["trades"]
-    counts = trades["since_start"]
-    if (counts["rows"], counts["duplicates"], counts["dead_letters"], counts["restarts"]) != (rows, 0, 0, 0) or counts["gap_events"]:
-        raise K2Error(f"expected {rows} rows and nothing else, found {counts}")
-    cpu_seconds = after["process"]["cpu_seconds"] - before["process"]["cpu_seconds"]
-    return Run(rows, seconds, cpu_seconds, trades["stages_cpu_seconds"], after["process"]["peak_rss_mb"], counts["commits"])
+def _run_of(rows: int, seconds: float, before: Sequence[State], after: Sequence[State]) -> Run:
+    counts: Counter[str] = Counter()
+    stages: Counter[str] = Counter()
+    for state in after:
+        trades = state["trades"]
+        counts.update({name: n for name, n in trades["since_start"].items() if isinstance(n, int)})
+        counts["gap_events"] += sum(trades["since_start"]["gap_events"].values())
+        stages.update(trades["stages_cpu_seconds"])
+    if counts["rows"] != rows or any(counts[name] for name in ("duplicates", "dead_letters", "gap_events")):
+        raise K2Error(f"expected {rows} rows and nothing else, found {dict(counts)}")
+    cpu_seconds = sum(a["process"]["cpu_seconds"] - b["process"]["cpu_seconds"] for a, b in zip(after, before, strict=True))
+    peak_rss_mb = max(s["process"]["peak_rss_mb"] for s in after)
+    return Run(rows, seconds, cpu_seconds, dict(stages), peak_rss_mb, counts["commits"])
