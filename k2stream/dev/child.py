@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from k2stream.settings import process_environment
@@ -61,6 +62,14 @@ class Child:
             except subprocess.TimeoutExpired:
                 os.killpg(self.pid, signal.SIGKILL)
         self._process.wait()
+
+    def kill(self, number: signal.Signals) -> None:
+        """A signal that it does not survive; returns once it and what it started are gone."""
+        if self.exit_code() is None:
+            self._process.send_signal(number)
+        self._process.wait()
+        with suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
 
 
 def _dying_with_parent(death_signal: signal.Signals) -> list[str]:

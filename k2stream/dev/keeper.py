@@ -3,6 +3,9 @@
 It holds FOLDER/lock, so that a folder has one keeper, and the home, so that `k2 reset` is refused. Once the server answers
 it puts FOLDER/running.json there and keeps that file locked: what it says is so if, and only if, somebody holds its lock.
 Killed by -9, it takes its server with it (Linux).
+
+SIGUSR1 kills the server and leaves it dead, SIGUSR2 starts it again on its port: `k2 chaos` does that, and what FOLDER/running.json says
+stays so meanwhile.
 """
 
 import fcntl
@@ -11,10 +14,12 @@ import os
 import signal
 import sys
 import time
+from collections import deque
 from contextlib import ExitStack
 from pathlib import Path
 from typing import IO
 
+from k2stream.dev.service import Service
 from k2stream.dev.services import SERVICES
 from k2stream.errors import K2Error
 from k2stream.home import Home
@@ -22,6 +27,8 @@ from k2stream.settings import load_settings
 
 LOCK, RUNNING = "lock", "running.json"
 LOOK_SECONDS = 0.2
+
+TAKE_DOWN, BRING_UP = signal.SIGUSR1, signal.SIGUSR2
 
 
 class Stopped(BaseException):
@@ -31,6 +38,9 @@ class Stopped(BaseException):
 def keep(name: str, folder: Path) -> int:
     """Run the server until SIGTERM; exit code 1 if it does not start or ends by itself."""
     signal.signal(signal.SIGTERM, _stop)
+    told: deque[int] = deque()
+    for number in (TAKE_DOWN, BRING_UP):  # done in `_watch`, for neither may come in the middle of a start; servers do not inherit handlers
+        signal.signal(number, lambda number, _: told.append(number))
     settings = load_settings()
     service = SERVICES[name](folder, settings)
     with Home.open(settings.home).hold(), (folder / LOCK).open("a") as lock, ExitStack() as announced:
@@ -41,8 +51,7 @@ def keep(name: str, folder: Path) -> int:
         try:
             service.start()
             announced.enter_context(_announced(folder, {"pid": os.getpid(), "address": service.address, "exports": dict(service.exports())}))
-            while service.is_running():
-                time.sleep(LOOK_SECONDS)
+            _watch(service, told)
             return 1
         except Stopped:
             return 0
@@ -50,6 +59,20 @@ def keep(name: str, folder: Path) -> int:
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
             service.stop()
             (folder / RUNNING).unlink(missing_ok=True)
+
+
+def _watch(service: Service, told: deque[int]) -> None:
+    """Returns when the server ended by itself."""
+    is_down = False
+    while is_down or service.is_running():
+        time.sleep(LOOK_SECONDS)
+        while told:
+            if told.popleft() == TAKE_DOWN:
+                service.kill()
+                is_down = True
+            elif is_down:
+                service.start_again()
+                is_down = False
 
 
 def _stop(*_: object) -> None:

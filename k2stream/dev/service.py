@@ -101,6 +101,18 @@ class Service(ABC):
         if child is not None:
             child.stop()
 
+    def kill(self) -> None:
+        """End it as a crash would; `start_again` brings it back."""
+        child, self._child = self._child, None
+        if child is not None:
+            child.kill(self.death_signal)
+
+    def start_again(self) -> None:
+        """On the port it had, for clients that know no other. Raises ServiceError if it does not come up."""
+        self.prepare()
+        if not self._comes_up():
+            raise ServiceError(f"{self.name} does not start again on {self.address}; {self.log_path} ends with:\n{self._last_lines()}")
+
     def __enter__(self) -> Self:
         self.start()
         return self
