@@ -2,7 +2,7 @@
 
 import struct
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -120,6 +120,13 @@ class Batch:
     size_bytes: int
     epoch: int = 0
     """Which seek of the partition it was read after; a batch of an older epoch is dropped."""
+    last_data: tuple[int, int] | None = None
+    """Of a receipt: base offset and CRC of the last log batch that held records."""
+
+    def receipt(self) -> "Batch":
+        """The same without its bytes: what is acked once it is committed."""
+        held = next((b for b in reversed(self.log_batches) if b.kind is Kind.DATA), None)
+        return replace(self, log_batches=(), last_data=None if held is None else (held.base_offset, held.crc))
 
     @property
     def tp(self) -> TopicPartition:

@@ -10,6 +10,8 @@ VECTOR = "k2.vector"
 COMMIT_ID = "k2.commit-id"
 WORKER_ID = "k2.worker-id"
 KIND = "k2.kind"
+GROUP = "k2.group"
+"""The consumer group that the table belongs to: partitions are shared out inside one group only."""
 WATERMARK = "k2.watermark-us"
 EVENTS_FILE = "k2.events-file"
 TRACKER_FILE = "k2.tracker-file"
@@ -27,11 +29,14 @@ class Carried:
     watermark_us: int | None = None
     outbox: Mapping[str, str] = field(default_factory=dict)
     """The gaps table's `applied-through` and `taken-below` entries as they stand."""
+    group: str | None = None
+    """None before the first commit of a group, and after older versions."""
 
     def properties(self) -> dict[str, str]:
         """As entries of a snapshot summary."""
         watermark = {} if self.watermark_us is None else {WATERMARK: str(self.watermark_us)}
-        return {VECTOR: pack(self.vector), **watermark, **self.outbox}
+        group = {} if self.group is None else {GROUP: self.group}
+        return {VECTOR: pack(self.vector), **watermark, **group, **self.outbox}
 
 
 def carried_by(summary: Mapping[str, str]) -> Carried | None:
@@ -44,4 +49,4 @@ def carried_by(summary: Mapping[str, str]) -> Carried | None:
     except ValueError as exc:
         raise LakeError(f"A snapshot's offset vector cannot be read ({exc}). A newer k2stream may have written it: use that one.") from exc
     outbox = {k: v for k, v in summary.items() if k.startswith((APPLIED_THROUGH, TAKEN_BELOW))}
-    return Carried(vector, watermark_us, outbox)
+    return Carried(vector, watermark_us, outbox, summary.get(GROUP))

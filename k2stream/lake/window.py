@@ -1,11 +1,11 @@
 """A closed and settled window, as the lake takes it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pyarrow as pa
 
-from k2stream.lake.offsets import Counts
+from k2stream.lake.offsets import Counts, Mark
 from k2stream.records import TopicPartition
 
 
@@ -28,3 +28,5 @@ class Window:
     earlier window that was written since the partition was last restarted: its state stands where that window ended."""
     watermark_us: int | None = None
     """Newest event time of the rows, microseconds; None without rows."""
+    marks: Mapping[TopicPartition, Mark] = field(default_factory=dict)
+    """Per partition the last log batch of the window that held records."""

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from k2stream.lake.offsets import Counts, Entry, Vector, advanced, pack, stale_partitions, unpack
+from k2stream.lake.offsets import Counts, Entry, Mark, Vector, advanced, pack, stale_partitions, unpack
 from k2stream.records import TopicPartition
 
 OFFSETS = st.integers(0, 1 << 61)
@@ -14,7 +14,9 @@ PARTITIONS = st.builds(TopicPartition, st.sampled_from(["a", "market.crypto.trad
 def entries(draw: st.DrawFn) -> Entry:
     start, length = draw(OFFSETS), draw(OFFSETS)
     counts = Counts(*draw(st.lists(st.integers(0, 1 << 55), min_size=6, max_size=6)))
-    return Entry(start, start + length, counts, draw(st.none() | st.text(max_size=20)))
+    end = start + length
+    marks = st.none() if not end else st.none() | st.builds(Mark, st.integers(0, end - 1), st.integers(0, (1 << 32) - 1))
+    return Entry(start, end, counts, draw(st.none() | st.text(max_size=20)), draw(marks))
 
 
 VECTORS = st.dictionaries(PARTITIONS, entries(), max_size=30)
