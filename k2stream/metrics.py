@@ -13,6 +13,8 @@ from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
 
+from k2stream.records import TopicPartition
+
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
 REGISTRY = CollectorRegistry()
@@ -66,11 +68,11 @@ FETCHED_BYTES = Counter("k2_fetched_bytes", "Bytes of log batches as fetched, co
 DECODED_BYTES = Counter("k2_decoded_bytes", "Bytes of committed windows as decoded, in memory", ["data_type"], registry=REGISTRY)
 
 # Windows and commits.
-WINDOW_SIZE_ROWS = Histogram("k2_window_rows", "New rows of a committed window", ["data_type"], buckets=WINDOW_ROWS, registry=REGISTRY)
+WINDOW_SIZE_ROWS = Histogram("k2_window_rows", "Rows of a committed window, duplicates included", ["data_type"], buckets=WINDOW_ROWS, registry=REGISTRY)
 WINDOW_SIZE_BYTES = Histogram("k2_window_bytes", "Decoded bytes of a committed window", ["data_type"], buckets=WINDOW_BYTES, registry=REGISTRY)
 WINDOW_AGE = Histogram("k2_window_age_seconds", "From a window's first batch to its commit", ["data_type"], buckets=SECONDS, registry=REGISTRY)
 COMMITS = Counter("k2_commits", "Windows committed", ["data_type"], registry=REGISTRY)
-COMMIT_SECONDS = Histogram("k2_commit_seconds", "Steps 2 to 4 of a commit, retries included", ["data_type"], buckets=SECONDS, registry=REGISTRY)
+COMMIT_SECONDS = Histogram("k2_commit_seconds", "Steps 2 to 6 of a commit, retries included", ["data_type"], buckets=SECONDS, registry=REGISTRY)
 COMMIT_CONFLICTS = Counter("k2_commit_conflicts", "Tries of a commit that lost a race and were made again", ["table"], registry=REGISTRY)
 COMMITS_UNKNOWN = Counter("k2_commits_unknown", "Tries of a commit whose outcome had to be looked up", ["table"], registry=REGISTRY)
 FENCED = Counter("k2_fenced", "Windows dropped because another writer had moved their partitions", ["data_type"], registry=REGISTRY)
@@ -92,8 +94,8 @@ REBALANCE_PAUSE = Histogram(
 )
 
 # State and process.
-STATE_SAVES = Counter("k2_state_saves", "Partitions whose state was saved to Redis", ["data_type"], registry=REGISTRY)
-STATE_FAILURES = Counter("k2_state_save_failures", "Partitions whose state was not saved, by cause", ["data_type", "cause"], registry=REGISTRY)
+STATE_SAVES = Counter("k2_state_saves", "Partitions whose state was saved to Redis", registry=REGISTRY)
+STATE_FAILURES = Counter("k2_state_save_failures", "Partitions whose state was not saved, by cause", ["cause"], registry=REGISTRY)
 STAGE_CPU = Counter("k2_stage_cpu_seconds", "CPU a stage took on its own thread", ["stage"], registry=REGISTRY)
 HEALTHY = Gauge("k2_healthy", "1 while nothing is wrong, 0 while /healthz names a cause", registry=REGISTRY)
 UNHEALTHY = Gauge("k2_unhealthy", "1 for each kind of cause that /healthz names now", ["cause"], registry=REGISTRY)
@@ -109,7 +111,7 @@ def show_health(causes: Iterable[str]) -> None:
         UNHEALTHY.labels(kind).set(1)
 
 
-def show_lag(data_type: str, lags: Mapping[tuple[str, int], int]) -> None:
+def show_lag(data_type: str, lags: Mapping[TopicPartition, int]) -> None:
     """Tell the lag of every owned partition of a data type; those not named are no longer this worker's."""
     PARTITION_LAG.remove_by_labels({"data_type": data_type})
     for (topic, partition), lag in lags.items():

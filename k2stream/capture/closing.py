@@ -7,6 +7,7 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
+from k2stream import metrics
 from k2stream.capture.edges import Edges, Head, Staged
 from k2stream.capture.restore import Memory, floor_without_keys
 from k2stream.capture.stages import Stages
@@ -123,9 +124,12 @@ def _save_state(edges: Edges, closing: Closing, settled: Settled, head: Head) ->
         edges.on_step("6.saving")  # partitions are saved each for itself: a death between them must be harmless
         refused |= edges.store.save({tp: update for tp, update in updates.items() if tp not in first})
     except StateError as exc:
+        metrics.STATE_FAILURES.labels("unsaved").inc(len(updates))
         log.warning("state.unsaved", cause=str(exc), then="state is rebuilt from the tables when it is needed")
         return
+    metrics.STATE_SAVES.inc(len(updates) - len(refused))
     if refused:
+        metrics.STATE_FAILURES.labels("refused").inc(len(refused))
         log.warning("state.refused", partitions=sorted(map(str, refused)), why="newer state is stored: another worker owns them")
 
 

@@ -1,14 +1,17 @@
 """What a capture has done since it started, for pages, metrics and the demo's progress line."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from k2stream import metrics
+from k2stream.clock import Clock
 from k2stream.lake.offsets import Counts, Vector
 from k2stream.pipeline import Settled
 from k2stream.records import TopicPartition
+from k2stream.window import OpenWindow
 
 
 @dataclass(slots=True)
@@ -29,6 +32,15 @@ class Progress:
 
     def assigned(self, vector: Vector, tps: set[TopicPartition], log_ends: Mapping[TopicPartition, int]) -> None:
         self.vector, self.owned, self.log_ends = dict(vector), set(tps), dict(log_ends)
+        metrics.LAST_COMMIT.labels(self.data_type)
+        metrics.show_lag(self.data_type, self.lags())
+
+    def released(self) -> None:
+        """All partitions were taken away."""
+        self.assigned({}, set(), {})
+
+    def fetched(self, size_bytes: int) -> None:
+        metrics.FETCHED_BYTES.labels(self.data_type).inc(size_bytes)
 
     def committed(self, settled: Settled, vector: Vector, now: float) -> None:
         for counts in settled.deltas.values():
@@ -43,11 +55,24 @@ class Progress:
     def ends(self, log_ends: Mapping[TopicPartition, int]) -> None:
         """Where the log ends now."""
         self.log_ends.update(log_ends)
-        metrics.LAG.labels(self.data_type).set(self.lag())
+        metrics.show_lag(self.data_type, self.lags())
 
     def restarted(self) -> None:
         self.restarts += 1
         metrics.RESTARTS.labels(self.data_type).inc()
+
+    def fenced(self) -> None:
+        metrics.FENCED.labels(self.data_type).inc()
+
+    def stopped(self, partitions: int) -> None:
+        """So many partitions stand still until somebody acts."""
+        metrics.STOPPED.labels(self.data_type).set(partitions)
+
+    @contextmanager
+    def commit_timed(self) -> Iterator[None]:
+        """Around steps 2 to 6; one that fails counts too."""
+        with metrics.COMMIT_SECONDS.labels(self.data_type).time():
+            yield
 
     def _measure(self, settled: Settled) -> None:
         for counts in settled.deltas.values():
@@ -63,11 +88,25 @@ class Progress:
             metrics.WATERMARK.labels(self.data_type).set(int(settled.times_us.max()) / 1e6)
         metrics.COMMITS.labels(self.data_type).inc()
         metrics.LAST_COMMIT.labels(self.data_type).set_to_current_time()
-        metrics.LAG.labels(self.data_type).set(self.lag())
+        metrics.show_lag(self.data_type, self.lags())
+
+    def landed(self, window: OpenWindow, arrivals: Iterable[tuple[int, int]], clock: Clock) -> None:
+        """A window is in the table. `arrivals`: timestamp of each log batch's first record, ms, and its number of records."""
+        now_seconds = clock.now_us() / 1e6
+        metrics.LATENCY.observe(self.data_type, ((now_seconds - first_ms / 1000, records) for first_ms, records in arrivals))
+        metrics.WINDOW_SIZE_ROWS.labels(self.data_type).observe(window.rows)
+        metrics.WINDOW_SIZE_BYTES.labels(self.data_type).observe(window.size_bytes)
+        metrics.DECODED_BYTES.labels(self.data_type).inc(window.size_bytes)
+        if window.opened_at is not None:
+            metrics.WINDOW_AGE.labels(self.data_type).observe(clock.monotonic() - window.opened_at)
+
+    def lags(self) -> dict[TopicPartition, int]:
+        """Offsets of each owned partition that are in the log and not yet in the table, as far as known."""
+        return {tp: max(0, self.log_ends.get(tp, 0) - self.vector[tp].next) for tp in self.owned if tp in self.vector}
 
     def lag(self) -> int:
-        """Offsets of the owned partitions that are in the log and not yet in the table, as far as known."""
-        return sum(max(0, self.log_ends.get(tp, 0) - self.vector[tp].next) for tp in self.owned if tp in self.vector)
+        """The same for all owned partitions together."""
+        return sum(self.lags().values())
 
     def as_json(self) -> dict[str, Any]:  # JSON
         """One object for `/state`."""

@@ -5,6 +5,8 @@ from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from k2stream import metrics
+
 
 class Stages:
     """Seconds of CPU a stage took on its own thread; work that Arrow's pool does for it is not in it."""
@@ -18,7 +20,9 @@ class Stages:
         try:
             yield
         finally:
-            self._seconds[name] += time.thread_time() - started
+            seconds = time.thread_time() - started
+            self._seconds[name] += seconds
+            metrics.STAGE_CPU.labels(name).inc(seconds)
 
     def as_json(self) -> dict[str, float]:
         return {name: round(seconds, 4) for name, seconds in self._seconds.items()}

@@ -26,6 +26,7 @@ def add_pages(app: K2App) -> None:
 
     @app.page("/metrics", name="metrics")
     async def metrics_page(view: View, request: Request) -> Response:
+        metrics.show_health(app.health.causes())
         return view.bytes(metrics.exposition(), headers={"Content-Type": metrics.CONTENT_TYPE})
 
 

@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
 from k2stream import metrics
+from k2stream.records import TopicPartition
 
 PAGE = Path(__file__).parents[2] / "docs" / "metrics.md"
 BEGIN, END = "<!-- metrics: begin -->\n", "<!-- metrics: end -->"
@@ -62,8 +63,8 @@ def test_the_page_of_a_worker_can_be_parsed() -> None:
 
 def test_a_partition_that_went_away_shows_no_lag() -> None:
     """Lag of a partition that another worker has now would be counted twice, and for ever."""
-    metrics.show_lag(DATA_TYPE, {("a", 0): 5, ("a", 1): 7})
-    metrics.show_lag(DATA_TYPE, {("a", 1): 2})
+    metrics.show_lag(DATA_TYPE, {TopicPartition("a", 0): 5, TopicPartition("a", 1): 7})
+    metrics.show_lag(DATA_TYPE, {TopicPartition("a", 1): 2})
     assert value("k2_lag_offsets", data_type=DATA_TYPE) == 2
     assert value("k2_partitions", data_type=DATA_TYPE) == 1
     assert value("k2_partition_lag_offsets", data_type=DATA_TYPE, topic="a", partition="0") is None
