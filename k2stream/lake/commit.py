@@ -10,14 +10,12 @@
 Nothing is deleted here. Until step 3 the files are orphans, after it they are the table's.
 """
 
-import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from uuid import uuid4
 
 import structlog
 from pyiceberg.catalog import Catalog
-from pyiceberg.exceptions import CommitFailedException
 from pyiceberg.manifest import DataFile
 from pyiceberg.table import Table
 
@@ -26,15 +24,15 @@ from k2stream.errors import CommitUnknown, Fenced, K2Error, LakeError
 from k2stream.lake.append import commit, prepare_append
 from k2stream.lake.head import Head, head_of, name_of
 from k2stream.lake.offsets import Entry, Stale, Vector, advanced, stale_partitions
+from k2stream.lake.outcome import Outcome, kind_of, outcome_of
+from k2stream.lake.pauses import Pauses
 from k2stream.lake.summary import COMMIT_ID, EVENTS_FILE, KIND, TRACKER_FILE, WORKER_ID, Carried
-from k2stream.lake.trouble import sentence, translated
+from k2stream.lake.trouble import Conflict, sentence, translated, without_password
 from k2stream.lake.writer import Staged
 from k2stream.records import TopicPartition
 
 log = structlog.get_logger(__name__)
 
-FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.02, 2.0
-"""Between two tries: short for a lost race, long enough for a catalog that is being restarted."""
 
 Change = Callable[[Head], "Addition | None"]
 """What to append on a head; None if there is nothing to do there. Raises Fenced if the head forbids it."""
@@ -47,6 +45,20 @@ class Addition:
 
     def __init__(self, carried: Carried, *, files: Sequence[DataFile] = (), says: Mapping[str, str] | None = None) -> None:
         self.carried, self.files, self.says = carried, files, says or {}
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """One attempt that the catalog did not say yes to."""
+
+    cause: Exception
+    outcome: Outcome
+    """What the exception tells; the look decides."""
+
+    @property
+    def is_conflict(self) -> bool:
+        """True if another writer was faster: the new head is there already."""
+        return isinstance(self.cause, Conflict)
 
 
 class Committer:
@@ -63,15 +75,23 @@ class Committer:
         read_head: Callable[[Table], Head] = head_of,
     ) -> None:
         """`step` is the number that `on_step` hears: 3 for rows, 5 for the outbox."""
-        self.catalog, self._name, self._worker_id = catalog, name, worker_id
+        self.catalog, self._worker_id = catalog, worker_id
+        self.name = name
+        """Namespace and name in the catalog."""
         self._on_step, self._step, self._read_head = on_step, step, read_head
         self.table: Table | None = None
         """As last seen, by a look or by a commit."""
+        self.commits = 0
+        """Snapshots that landed, those found by a look included."""
+        self.conflicts = 0
+        """Attempts that another writer's commit was faster than."""
+        self.unknown_outcomes = 0
+        """Attempts whose answer left it open whether they landed."""
 
     def load(self) -> Table:
         """The table as it is now; raises LakeError if the catalog does not say."""
-        with translated("read the table", ".".join(self._name)):
-            self.table = self.catalog.load_table(self._name)
+        with translated("read the table", ".".join(self.name)):
+            self.table = self.catalog.load_table(self.name)
         return self.table
 
     def head(self) -> Head:
@@ -84,61 +104,75 @@ class Committer:
         Raises Fenced, VectorMissing, CommitUnknown if the deadline passed before the catalog answered a look, and
         LakeError with the cause if it is known that the change did not land.
         """
-        pause_seconds, cause = FIRST_PAUSE_SECONDS, None
+        pauses, failed = Pauses(deadline), None
         while True:
             try:
                 head = self._read_head(table := self.load())  # Step 2, and the look of step 4.
             except LakeError as exc:
                 if not exc.is_retriable:
                     raise
-                self._give_up(deadline, cause, look=exc)
-            else:
-                if commit_id in head.commit_ids:
-                    return head
-                if cause is not None:
-                    self._give_up(deadline, cause, look=None)
-                addition = change(head)
-                if addition is None:
-                    return head
-                after, cause = self._attempt(table, head, addition, commit_id)
-                if after is not None:
-                    return after
-            if isinstance(cause, CommitFailedException) and pause_seconds == FIRST_PAUSE_SECONDS:
-                pause_seconds *= 2  # a lost race: the new head is there already
+                self._give_up(deadline, failed, look=exc)
+                pauses.after_trouble()
                 continue
-            time.sleep(min(pause_seconds, deadline.remaining_seconds()))
-            pause_seconds = min(pause_seconds * 2, LONGEST_PAUSE_SECONDS)
+            if commit_id in head.commit_ids:
+                self.commits += 1
+                return head
+            if failed is not None:
+                self._give_up(deadline, failed, look=None)
+            addition = change(head)
+            if addition is None:
+                return head
+            found = self._attempt(table, head, addition, commit_id)
+            if isinstance(found, Head):
+                self.commits += 1
+                return found
+            failed = found
+            if failed.is_conflict:
+                pauses.after_conflict()
+            elif failed.outcome is not Outcome.COMMITTED:  # then the look will find it
+                pauses.after_trouble()
 
-    def _attempt(self, table: Table, head: Head, addition: Addition, commit_id: str) -> tuple[Head | None, Exception | None]:
-        """Step 3 once: the new head, or the exception that leaves it open whether the commit landed."""
+    def _attempt(self, table: Table, head: Head, addition: Addition, commit_id: str) -> Head | Failed:
+        """Step 3 once: the new head, or the exception and what it says of the commit."""
         says = {**addition.carried.properties(), **addition.says, COMMIT_ID: commit_id, WORKER_ID: self._worker_id}
         self._on_step("2.head" if self._step == "3" else f"{self._step}.head")
         try:
             prepared = prepare_append(table, addition.files, says, commit_id=str(uuid4()))
         except Exception as exc:
-            return None, exc
+            return Failed(exc, Outcome.NOT_COMMITTED)
         self._on_step(f"{self._step}.before")
         try:
             self.table = commit(self.catalog, prepared)
         except Exception as exc:
-            log.warning("commit.undecided", table=name_of(table), commit_id=commit_id, cause=f"{type(exc).__name__}: {exc}")
-            return None, exc
+            return self._failed(exc, commit_id)
         self._on_step(f"{self._step}.after")
         landed = self._read_head(self.table)
         log.debug("commit.landed", table=name_of(table), commit_id=commit_id, snapshot_id=landed.snapshot_id, on=head.snapshot_id)
-        return landed, None
+        return landed
 
-    def _give_up(self, deadline: Deadline, cause: Exception | None, *, look: LakeError | None) -> None:
-        """Raise if the budget is spent: without a look the outcome is unknown, with one it is known and negative."""
+    def _failed(self, exc: Exception, commit_id: str) -> Failed:
+        """The exception of a commit, sorted, counted and logged."""
+        failed = Failed(exc, outcome_of(exc, kind_of(self.catalog)))
+        self.conflicts += failed.is_conflict
+        self.unknown_outcomes += failed.outcome is Outcome.UNKNOWN
+        say = log.info if failed.is_conflict else log.warning
+        event = "commit.conflict" if failed.is_conflict else "commit.undecided" if failed.outcome is Outcome.UNKNOWN else "commit.failed"
+        cause = without_password(f"{type(exc).__name__}: {exc}")
+        say(event, table=".".join(self.name), commit_id=commit_id, outcome=failed.outcome.value, cause=cause)
+        return failed
+
+    def _give_up(self, deadline: Deadline, failed: Failed | None, *, look: LakeError | None) -> None:
+        """Raise if the budget is spent: known and negative after a look or by the catalog's own word, else unknown."""
         if not deadline.is_over():
             return
-        where = ".".join(self._name)
-        if look is not None and cause is not None:
-            raise CommitUnknown(f"{sentence(cause, 'commit', where)} Whether it landed could not be seen either: {look}") from cause
-        if look is not None:
-            raise look
-        if cause is not None:
-            raise cause if isinstance(cause, K2Error) else LakeError(sentence(cause, "commit", where)) from cause
+        if failed is None:
+            if look is not None:
+                raise look
+            return
+        cause, says = failed.cause, sentence(failed.cause, "commit", ".".join(self.name))
+        if look is not None and failed.outcome is not Outcome.NOT_COMMITTED:
+            raise CommitUnknown(f"{says} Whether it landed could not be seen either: {look}") from cause
+        raise cause if isinstance(cause, K2Error) else LakeError(says) from cause
 
 
 class WindowCommit:
@@ -198,8 +232,6 @@ def starts_on(head: Head, starts: Mapping[TopicPartition, int]) -> Addition | No
 
 def fenced_sentence(stale: Sequence[Stale]) -> str:
     """What the fence found, for the first few partitions."""
-    found = ", ".join(
-        f"{s.tp.topic}/{s.tp.partition} expected {s.expected} committed {'nothing' if s.committed is None else s.committed}" for s in stale[:3]
-    )
+    found = ", ".join(f"{s.tp.topic}/{s.tp.partition} expected {s.expected} committed {'nothing' if s.committed is None else s.committed}" for s in stale[:3])
     more = f" and {len(stale) - 3} more" if len(stale) > 3 else ""
     return f"The table is not where this window starts: {found}{more}. Another worker committed them, or the table was rolled back; they are read again."

@@ -138,6 +138,10 @@ class TradesLake(TableReader):
         except K2Error as exc:
             log.warning("expiry.postponed", cause=str(exc))
 
+    def committers(self) -> Mapping[str, Committer]:
+        """By table: who commits to it, with its counts of commits, conflicts and unknown outcomes since this worker opened it."""
+        return {self.name[1]: self._rows, self._gaps.name[1]: self._gaps}
+
     def adopt(self, deadline: Deadline) -> Head:
         """Make a vector for a table that lost its own (design §13.13); raises LakeError if it has one."""
         committer = Committer(self.catalog, self.name, worker_id="adopt", on_step=self._on_step, read_head=head_or_start)

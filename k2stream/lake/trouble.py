@@ -5,8 +5,18 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from pyiceberg.exceptions import CommitFailedException, NoSuchTableError, ServiceUnavailableError
-from sqlalchemy.exc import SQLAlchemyError
+from pyiceberg.exceptions import (
+    CommitFailedException,
+    CommitStateUnknownException,
+    ForbiddenError,
+    NoSuchTableError,
+    OAuthError,
+    ServerError,
+    ServiceUnavailableError,
+    UnauthorizedError,
+)
+from requests.exceptions import RequestException
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from k2stream.errors import K2Error, LakeError
 
@@ -32,6 +42,16 @@ SQL_ADVICE = (
     ("unable to open database", errno.EACCES),
     ("disk I/O error", errno.EIO),
 )
+
+STORE_ADVICE = (
+    (r"NETWORK_CONNECTION|curlCode|REQUEST_TIMEOUT|SERVICE_UNAVAILABLE|SLOW_DOWN", "the store does not answer ({}). It is tried again"),
+    (r"ACCESS_DENIED|SIGNATURE|INVALID_ACCESS_KEY|HTTP status: 403", "the store refuses the key ({}). Mend K2_S3_ACCESS_KEY_ID and K2_S3_SECRET_ACCESS_KEY"),
+    (r"NO_SUCH_BUCKET|Bucket .* not found", "the bucket does not exist ({}). Make it, or name another with K2_WAREHOUSE"),
+)
+"""Words of Arrow's S3 errors, which have no class of their own."""
+
+SILENT = (ServiceUnavailableError, ServerError, CommitStateUnknownException, RequestException, ConnectionError, TimeoutError)
+REFUSED = (UnauthorizedError, ForbiddenError, OAuthError)
 
 PASSWORD = re.compile(r"(://[^/\s:@]*:)[^\s/]+(@)")
 """Between user and host of a URL."""
@@ -61,13 +81,21 @@ def without_password(text: str) -> str:
 
 def _advice(exc: BaseException) -> tuple[str | None, str]:
     if isinstance(exc, SQLAlchemyError):
-        return None, _sql_advice(str(exc.args[0] if exc.args else exc))
+        return None, _sql_advice(_first_line(exc.orig) if isinstance(exc, DBAPIError) and exc.orig else str(exc.args[0] if exc.args else exc))
     if isinstance(exc, OSError) and exc.errno in ADVICE:
         return exc.filename, ADVICE[exc.errno]
     if isinstance(exc, NoSuchTableError):
         return None, "the table does not exist. Start a worker once: it makes the tables"
-    if isinstance(exc, ServiceUnavailableError | ConnectionError | TimeoutError):
-        return None, f"the catalog or the store does not answer ({_first_line(exc)}). It is tried again"
+    if isinstance(exc, SILENT):
+        return None, f"the catalog or the store does not answer ({_reason(exc)}). It is tried again"
+    if isinstance(exc, REFUSED):
+        return None, f"the catalog refuses who asks ({_first_line(exc)}). Mend K2_CATALOG_TOKEN or K2_CATALOG_CREDENTIAL"
+    if isinstance(exc, ModuleNotFoundError):
+        return None, f"the package {exc.name} is not installed. `pip install 'k2stream[postgres]'` brings it"
+    if isinstance(exc, OSError):
+        for words, advice in STORE_ADVICE:
+            if re.search(words, str(exc)):
+                return None, advice.format(_first_line(exc))
     return None, f"{type(exc).__name__}: {_first_line(exc)}"
 
 
@@ -77,7 +105,17 @@ def _sql_advice(text: str) -> str:
             return ADVICE[code]
     if "database is locked" in text:
         return "another process holds the catalog's lock for too long. Look for one that hangs (k2 doctor)"
+    if "connection" in text and ("failed" in text or "timeout" in text):
+        if "authentication failed" in text or "no password supplied" in text:
+            return f"the catalog's database refuses who asks ({text}). Mend K2_CATALOG_URI or K2_CATALOG_PASSWORD"
+        return f"the catalog's database does not answer ({text}). It is tried again"
     return f"the catalog's database says: {text}"
+
+
+def _reason(exc: BaseException) -> str:
+    """The last words of an HTTP client's chain of causes; of others the first line."""
+    reason = getattr(exc.args[0], "reason", None) if isinstance(exc, RequestException) and exc.args else None
+    return _first_line(exc) if reason is None else str(reason).rpartition(": ")[2]
 
 
 def _first_line(exc: BaseException) -> str:
