@@ -113,6 +113,11 @@ class HeldBack:
             await asyncio.sleep(RETRY_SECONDS)
 
 
+def new_topic_now(address: str) -> None:
+    """The same, outside of a loop."""
+    asyncio.run(new_topic(address))
+
+
 async def new_topic(address: str) -> None:
     """The topic without a record; whatever it held is gone."""
     admin, sink = AIOKafkaAdminClient(bootstrap_servers=address), KafkaSink(address)
