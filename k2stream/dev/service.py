@@ -3,6 +3,7 @@
 import secrets
 import signal
 import socket
+import ssl
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -152,11 +153,13 @@ class Service(ABC):
         return "\n".join(self.log_path.read_text(encoding="utf-8", errors="replace").splitlines()[-count:])
 
 
-def ask(port: int, question: bytes, *, seconds: float = 1.0) -> bytes:
-    """The first bytes of a server's answer; empty if there is none."""
+def ask(port: int, question: bytes, *, seconds: float = 1.0, trust: Path | None = None) -> bytes:
+    """The first bytes of a server's answer, over TLS if an authority is named; empty if there is none."""
     try:
-        with socket.create_connection((HOST, port), timeout=seconds) as link:
-            link.sendall(question)
-            return link.recv(256)
+        with socket.create_connection((HOST, port), timeout=seconds) as plain:
+            link = plain if trust is None else ssl.create_default_context(cafile=trust).wrap_socket(plain, server_hostname=HOST)
+            with link:
+                link.sendall(question)
+                return link.recv(256)
     except OSError:
         return b""

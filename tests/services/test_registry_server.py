@@ -22,8 +22,8 @@ from k2stream.feed import recorded
 from k2stream.playback import prepare_topics, publish, recorded_trades
 from k2stream.rows import AvroSchema, avro_schema
 from k2stream.settings import Settings
-from k2stream.worker_process import WorkerProcess
 from tests.consistency.harness import SMALL_WINDOWS, Site
+from tests.services.watching import causes_of, is_well, rows_of, until
 
 pytestmark = pytest.mark.registry
 
@@ -211,29 +211,16 @@ def test_an_outage_in_the_middle_of_a_run_makes_workers_wait(
     assert newer not in ids.values()
     publish(settings, [recorded.script(first)], ids)
     with site.worker() as worker:
-        _until(lambda: _rows(worker) == len(first.rows))
+        until(lambda: rows_of(worker) == len(first.rows))
         mend = fault(server)
         publish(settings, [recorded.script(second)], {second.topic: newer})
-        _until(lambda: "registry" in (worker.state() or {}).get("causes", {}))
+        until(lambda: "registry" in causes_of(worker))
         time.sleep(2)
-        assert _rows(worker) == len(first.rows)
+        assert rows_of(worker) == len(first.rows)
         assert worker.exit_code() is None
         mend()
-        _until(lambda: _rows(worker) == len(first.rows) + len(second.rows))
-        _until(lambda: (worker.state() or {})["healthy"])
+        until(lambda: rows_of(worker) == len(first.rows) + len(second.rows))
+        until(lambda: is_well(worker))
         assert worker.stop() == 0, worker.last_lines(20)
     assert site.problems() == ()
     assert sum(counts[4] for counts in site.outcome().ledger.values()) == 0, "dead letters"
-
-
-def _rows(worker: WorkerProcess) -> int:
-    trades = (worker.state() or {}).get("trades", {})
-    return sum(p["rows"] for p in trades.get("partitions", []))
-
-
-def _until(holds: Callable[[], bool], seconds: float = 40) -> None:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-
