@@ -1,9 +1,19 @@
-"""A fault: its name, what it does to a scene, and how often it counts."""
+"""A fault: its name, what it does to a scene, and how often it hit."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from k2stream.chaos.scene import Scene
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """What a fault did."""
+
+    says: str
+    """Whom and what, for a person."""
+    count: int = 1
+    """How many faults it was: two workers killed are two, a request that never came is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,9 +24,7 @@ class Fault:
     """As scorecards and `--only` write it."""
     says: str
     """What is done, for a person."""
-    play: Callable[[Scene], str]
-    """Do it and undo it; returns what it hit. What follows from it is not waited for."""
-    count: int = 1
-    """How many faults it is: two workers killed are two."""
+    play: Callable[[Scene], Hit]
+    """Do it and undo it. What follows from it is not waited for."""
     weight: float = 1.0
     """How often it is chosen, once each was played."""

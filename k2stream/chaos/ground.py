@@ -32,7 +32,9 @@ class Ground:
     def own_names(self) -> dict[str, str]:
         """Variables by which a worker comes here and nowhere else."""
         own = self.settings
+        redis = {"K2_REDIS_URL": own.redis_url} if own.redis_url else {}
         return {
+            **redis,
             "K2_APP_ID": own.app_id,
             "K2_NAMESPACE": own.namespace,
             "K2_TOPICS": own.topics,

@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from random import Random
@@ -10,17 +10,19 @@ from random import Random
 import orjson
 
 from k2stream.chaos.crew import Crew
-from k2stream.chaos.fault import Fault
-from k2stream.chaos.ground import prepare, stake_out
+from k2stream.chaos.detours import Detours
+from k2stream.chaos.fault import Fault, Hit
+from k2stream.chaos.ground import Ground, prepare, stake_out
 from k2stream.chaos.judge import Judge
 from k2stream.chaos.load import Load
+from k2stream.chaos.plan import plan
 from k2stream.chaos.progress import Progress
+from k2stream.chaos.redis_database import empty_database
 from k2stream.chaos.reference import Reference
 from k2stream.chaos.scene import Scene
-from k2stream.chaos.scorecard import NotPlayed, Played, Scorecard
-from k2stream.chaos.worker_faults import worker_faults
+from k2stream.chaos.scorecard import Played, Scorecard
+from k2stream.chaos.servers import breakable
 from k2stream.checkout import find_root
-from k2stream.errors import SettingsError
 from k2stream.home import Home
 from k2stream.settings import Settings
 from k2stream.transport.ends import ends_of
@@ -48,6 +50,8 @@ class Options:
     owned: Sequence[str] = ()
     """Services that may be broken although `k2 dev` did not start them."""
     storm_beats: int = 4
+    away_seconds: float = 60.0
+    """How long a broker is gone."""
     window_ms: int = 500
     session_timeout_ms: int = 6_000
 
@@ -61,7 +65,7 @@ class Run:
     load: Load
     say: Say
     began: float
-    played: list[tuple[Fault, str, float, float, float | None]] = field(default_factory=list)
+    played: list[tuple[Fault, Hit, float, float, float | None]] = field(default_factory=list)
     """Fault, what it hit, when it began and ended, when everything was committed again (None: not in time)."""
 
     def play(self, fault: Fault) -> None:
@@ -75,7 +79,7 @@ class Run:
         self.judge.ask()
         self.played.append((fault, hit, began, ended, recovered))
         back = f"back after {recovered - began:.1f} s" if recovered else f"NOT back within {RECOVERY_SECONDS:.0f} s"
-        self.say(f"{ended - self.began:6.0f} s  {fault.name}: {hit}; {back}")
+        self.say(f"{ended - self.began:6.0f} s  {fault.name}: {hit.says}; {back}")
 
     def is_back(self) -> bool:
         """True once all that is published by now is committed."""
@@ -86,50 +90,48 @@ class Run:
 
 def run(settings: Settings, options: Options, say: Say) -> Scorecard:
     """Play faults for as long as asked; raises K2Error if the run itself cannot go on."""
-    overrides = {"window_ms": options.window_ms, "session_timeout_ms": options.session_timeout_ms}
     with ExitStack() as stack:
         stack.enter_context(Home.open(settings.home).hold())
-        ground = stake_out(settings, overrides)
-        maker = prepare(ground, seed=options.seed)
-        partitions = ground.settings.partitions
-        reference = Reference(maker, ground.topic, exchange=ground.exchange, partitions=partitions, small_rows=ground.settings.gap_small_rows)
-        crew = Crew(ground.home, find_root(), ground.home, ground.own_names(), workers=options.workers)
+        servers = breakable(settings, tuple(options.owned))
+        database = empty_database(settings) if settings.redis_url else None
+        changes: dict[str, object] = {"window_ms": options.window_ms, "session_timeout_ms": options.session_timeout_ms}
+        ground = stake_out(settings, changes | ({"redis_url": database.url} if database else {}))
+        detours = Detours.before(ground.settings, stack)
+        crew = Crew(ground.home, find_root(), ground.home, ground.own_names() | detours.environment, workers=options.workers)
+        able = plan(
+            ground, crew, detours, servers, database, stack, storm_beats=options.storm_beats, away_seconds=options.away_seconds
+        ).only(options.only)
         stack.callback(crew.stop)
-        progress = Progress(ground.settings)
-        load = Load(ground.settings, ground.topic, maker, rate=options.rate, partitions=partitions)
-        judge = Judge(ground.settings, reference)
-        scene = Scene(ground, crew, progress, Random(options.seed))  # noqa: S311 # a run must be repeatable
-        faults, not_played = choose(options)
-        this = Run(scene, judge, load, say, time.monotonic())
-        say(f"table {ground.settings.namespace}.trades, topic {ground.topic}, home {ground.home}")
-        for part in (progress, load, judge):
-            part.start()
-        crew.tend()
-        scene.victims(options.workers)
-        this.began = time.monotonic()
-        for fault in order_of(faults, scene.random, options, this):
+        this = begin(ground, crew, options, say)
+        for fault in order_of(able.faults, options, this):
             this.play(fault)
-        problems = finish(this)
-        return scorecard(this, options, not_played, problems)
+        return scorecard(this, options, able.left_out, finish(this))
 
 
-def choose(options: Options) -> tuple[list[Fault], list[NotPlayed]]:
-    """What can be played here, and what cannot and why."""
-    able = worker_faults(workers=options.workers, session_seconds=options.session_timeout_ms / 1000, storm_beats=options.storm_beats)
-    if unknown := sorted(set(options.only) - {fault.name for fault in able}):
-        raise SettingsError(f"--only {', '.join(unknown)}: no such fault here; there are: {', '.join(fault.name for fault in able)}.")
-    chosen = [fault for fault in able if not options.only or fault.name in options.only]
-    left_out = [fault.name for fault in able if fault not in chosen]
-    return chosen, [NotPlayed(f"{len(left_out)} others", "left out by --only")] if left_out else []
+def begin(ground: Ground, crew: Crew, options: Options, say: Say) -> Run:
+    """Publish, look, judge, and wait until every worker has something to do."""
+    maker = prepare(ground, seed=options.seed)
+    partitions = ground.settings.partitions
+    reference = Reference(maker, ground.topic, exchange=ground.exchange, partitions=partitions, small_rows=ground.settings.gap_small_rows)
+    progress = Progress(ground.settings)
+    load = Load(ground.settings, ground.topic, maker, rate=options.rate, partitions=partitions)
+    judge = Judge(ground.settings, reference)
+    scene = Scene(ground, crew, progress, Random(options.seed))  # noqa: S311 # a run must be repeatable
+    say(f"table {ground.settings.namespace}.trades, topic {ground.topic}, home {ground.home}")
+    for part in (progress, load, judge):
+        part.start()
+    scene.victims(options.workers)
+    return Run(scene, judge, load, say, time.monotonic())
 
 
-def order_of(faults: Sequence[Fault], random: Random, options: Options, this: Run) -> Iterator[Fault]:
+def order_of(faults: Sequence[Fault], options: Options, this: Run) -> Iterator[Fault]:
     """Every fault once in random order, then by weight, until time or count are reached."""
 
     def is_over() -> bool:
-        played = sum(fault.count for fault, *_ in this.played)
+        played = sum(hit.count for _, hit, *_ in this.played)
         return bool(options.faults and played >= options.faults) or time.monotonic() - this.began > options.seconds
 
+    random = this.scene.random
     for fault in random.sample(faults, len(faults)):
         if is_over():
             return
@@ -154,7 +156,7 @@ def finish(this: Run) -> list[str]:
     return problems
 
 
-def scorecard(this: Run, options: Options, not_played: Sequence[NotPlayed], problems: Sequence[str]) -> Scorecard:
+def scorecard(this: Run, options: Options, left_out: Mapping[str, str], problems: Sequence[str]) -> Scorecard:
     verdicts = this.judge.verdicts
     final = verdicts[-1]
     return Scorecard(
@@ -174,8 +176,8 @@ def scorecard(this: Run, options: Options, not_played: Sequence[NotPlayed], prob
         played=[
             Played(
                 fault.name,
-                fault.count,
-                hit,
+                hit.count,
+                hit.says,
                 began - this.began,
                 ended - began,
                 None if recovered is None else recovered - began,
@@ -183,7 +185,7 @@ def scorecard(this: Run, options: Options, not_played: Sequence[NotPlayed], prob
             )
             for fault, hit, began, ended, recovered in this.played
         ],
-        not_played=not_played,
+        not_played=left_out,
         deaths=[f"{d.name} with code {d.code}: {d.says}" for d in this.scene.crew.deaths],
         events=logged(this.scene),
         problems=[*problems, *dict.fromkeys(p for v in verdicts for p in v.problems)],

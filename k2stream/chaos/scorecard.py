@@ -22,14 +22,6 @@ class Played:
 
 
 @dataclass(frozen=True, slots=True)
-class NotPlayed:
-    """A fault that was left out."""
-
-    name: str
-    why: str
-
-
-@dataclass(frozen=True, slots=True)
 class Scorecard:
     """One run."""
 
@@ -48,7 +40,8 @@ class Scorecard:
     looks: int
     """How often the tables were checked, each time from one snapshot."""
     played: Sequence[Played]
-    not_played: Sequence[NotPlayed]
+    not_played: Mapping[str, str]
+    """What was left out, and why."""
     deaths: Sequence[str]
     """Workers that ended although nobody broke them: a supervisor starts them again."""
     events: Mapping[str, int]
@@ -81,7 +74,7 @@ class Scorecard:
         if self.not_played:
             yield ""
             yield "not run:"
-            yield from (f"  {n.name:22} {n.why}" for n in self.not_played)
+            yield from (f"  {name:22} {why}" for name, why in self.not_played.items())
         if self.deaths:
             yield ""
             yield "workers that ended by themselves and were started again:"

@@ -1,126 +1,130 @@
-"""A wire between a worker and a service that can be cut, held up, or lose one answer: for Redis and SQL catalogs.
+"""A TCP proxy that cuts connections: in front of a database, a broker or a cache, whose protocols it need not know.
 
-For HTTP see http_proxy.py, which knows requests.
+with TcpProxy("127.0.0.1:5432") as proxy:
+    proxy.cut_at(b"COMMIT", is_forwarded=True)
+    ...  # a client of proxy.address: its transaction is committed, and it hears nothing
 """
 
+import selectors
 import socket
-import threading
 from contextlib import suppress
+from dataclasses import dataclass
+from threading import Event, Lock, Thread
 from typing import Self
 
 HOST = "127.0.0.1"
 CHUNK_BYTES = 1 << 16
+LOOK_SECONDS = 0.05
+REPLY_SECONDS = 1.0
+"""How long the server's answer to what was forwarded is awaited before the cut: then it has acted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """A rule: the connection whose client sends `words` is cut."""
+
+    words: bytes
+    is_forwarded: bool
+    """True: the server hears them, and its answer is lost. False: it does not."""
 
 
 class TcpProxy:
-    """Forwards connections to one server; safe to use from any thread."""
+    """Passes bytes both ways, a thread for each connection, until a rule or `refuse` cuts them."""
 
     def __init__(self, target: str) -> None:
-        """`target`: `host:port`."""
-        host, port = target.rsplit(":", 1)
-        self._target = (host, int(port))
+        """`target` is `host:port`."""
+        self.retarget(target)
         self._listener = socket.create_server((HOST, 0))
+        self._listener.settimeout(LOOK_SECONDS)
         self.address = f"{HOST}:{self._listener.getsockname()[1]}"
         """What a client is given instead of the target."""
-        self._links: set[socket.socket] = set()
-        self._lock = threading.Lock()
-        self._is_cut = False
-        self._lose_after = b""
-        self.lost = 0
-        """Answers that were kept back."""
-        self._thread = threading.Thread(target=self._accept, name="tcp-proxy", daemon=True)
+        self.cuts = 0
+        """Connections that a rule has cut."""
+        self._rules: list[Cut] = []
+        self._lock, self._is_over, self._is_refusing = Lock(), Event(), Event()
+        self._threads: list[Thread] = [Thread(target=self._accept, name="tcp-proxy", daemon=True)]
+
+    def cut_at(self, words: bytes, *, is_forwarded: bool) -> None:
+        """Cut the next connection whose client sends `words`, once."""
+        with self._lock:
+            self._rules.append(Cut(words, is_forwarded))
+
+    def retarget(self, target: str) -> None:
+        """Pass new connections to another server: one that came back on another port."""
+        host, _, port = target.rpartition(":")
+        self._target = (host, int(port))
+
+    def refuse(self) -> None:
+        """The server is gone: cut every connection, and each new one at once."""
+        self._is_refusing.set()
+
+    def admit(self) -> None:
+        """It is back."""
+        self._is_refusing.clear()
+
+    def start(self) -> None:
+        """Serve until `close`."""
+        self._threads[0].start()
+
+    def close(self) -> None:
+        """Cut everything and stop."""
+        self._is_over.set()
+        for thread in list(self._threads):
+            thread.join()
+        self._listener.close()
 
     def __enter__(self) -> Self:
-        self._thread.start()
+        self.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.cut()
-        with suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-
-    def cut(self, *, for_good: bool = True) -> None:
-        """Cut every connection; with `for_good` new ones are cut too, until `mend`."""
-        self._is_cut = for_good
-        with self._lock:
-            links = list(self._links)
-        for link in links:
-            _shut(link)
-
-    def mend(self) -> None:
-        """Forward again."""
-        self._is_cut = False
-        self._lose_after = b""
-
-    def lose_answer_after(self, request: bytes) -> None:
-        """The next request that holds these bytes reaches the server; its answer does not come back, the connection is cut."""
-        self._lose_after = request
+        self.close()
 
     def _accept(self) -> None:
-        while True:
+        while not self._is_over.is_set():
             try:
                 client, _ = self._listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._link, args=(client,), name="tcp-proxy-link", daemon=True).start()
+            except TimeoutError:
+                continue
+            if self._is_refusing.is_set():
+                client.close()
+                continue
+            thread = Thread(target=self._serve, args=(client,), name="tcp-proxy", daemon=True)
+            self._threads.append(thread)
+            thread.start()
 
-    def _link(self, client: socket.socket) -> None:
-        if self._is_cut:
-            client.close()
-            return
-        try:
-            server = socket.create_connection(self._target, timeout=5)
-        except OSError:
-            client.close()
-            return
-        server.settimeout(None)
-        link = _Link(self, client, server)
+    def _serve(self, client: socket.socket) -> None:
+        with client, suppress(OSError), socket.create_connection(self._target, timeout=5) as server:
+            for link in (client, server):
+                link.settimeout(None)
+                link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._pump(client, server)
+
+    def _pump(self, client: socket.socket, server: socket.socket) -> None:
+        with selectors.DefaultSelector() as ready:
+            ready.register(client, selectors.EVENT_READ, server)
+            ready.register(server, selectors.EVENT_READ, client)
+            while not (self._is_over.is_set() or self._is_refusing.is_set()):
+                for key, _ in ready.select(LOOK_SECONDS):
+                    link, other = key.fileobj, key.data
+                    assert isinstance(link, socket.socket)
+                    said = link.recv(CHUNK_BYTES)
+                    rule = self._rule_for(said) if link is client else None
+                    if not said or (rule is not None and self._cut(rule, said, server)):
+                        return
+                    other.sendall(said)
+
+    def _rule_for(self, said: bytes) -> Cut | None:
         with self._lock:
-            self._links |= {client, server}
-        back = threading.Thread(target=link.back, name="tcp-proxy-back", daemon=True)
-        back.start()
-        link.forth()
-        back.join()
-        with self._lock:
-            self._links -= {client, server}
-        client.close()
-        server.close()
+            rule = next((rule for rule in self._rules if rule.words in said), None)
+            if rule is not None:
+                self._rules.remove(rule)
+                self.cuts += 1
+            return rule
 
-    def takes_away(self, request: bytes) -> bool:
-        """True for the one request whose answer is to be lost."""
-        with self._lock:
-            if not self._lose_after or self._lose_after not in request:
-                return False
-            self._lose_after = b""
-            self.lost += 1
-            return True
-
-
-class _Link:
-    """One client's connection."""
-
-    def __init__(self, proxy: TcpProxy, client: socket.socket, server: socket.socket) -> None:
-        self._proxy, self._client, self._server = proxy, client, server
-        self._is_losing = False
-        for end in (client, server):
-            end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-
-    def forth(self) -> None:
-        with suppress(OSError):
-            while data := self._client.recv(CHUNK_BYTES):
-                self._is_losing = self._is_losing or self._proxy.takes_away(data)
-                self._server.sendall(data)
-        _shut(self._server)
-
-    def back(self) -> None:
-        with suppress(OSError):
-            while (data := self._server.recv(CHUNK_BYTES)) and not self._is_losing:
-                self._client.sendall(data)
-        _shut(self._client)
-        _shut(self._server)
-
-
-def _shut(link: socket.socket) -> None:
-    with suppress(OSError):
-        link.shutdown(socket.SHUT_RDWR)
+    def _cut(self, rule: Cut, said: bytes, server: socket.socket) -> bool:
+        if rule.is_forwarded:
+            server.sendall(said)
+            server.settimeout(REPLY_SECONDS)
+            server.recv(CHUNK_BYTES)  # it answered, so it has done it
+        return True

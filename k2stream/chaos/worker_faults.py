@@ -5,7 +5,7 @@ import time
 from functools import partial
 
 from k2stream.chaos.crew import Member
-from k2stream.chaos.fault import Fault
+from k2stream.chaos.fault import Fault, Hit
 from k2stream.chaos.scene import Scene
 
 STEPS = (
@@ -32,23 +32,23 @@ def worker_faults(*, workers: int, session_seconds: float, storm_beats: int) -> 
         Fault("pause", "SIGSTOP for less than a session", pause, weight=2),
     ]
     several = [
-        Fault("kill two", "kill -9 of two workers at once", partial(kill, 2), count=2, weight=4),
-        Fault("kill two at steps", "kill -9 of two workers at commit steps of their own", kill_two_at_steps, count=2, weight=8),
+        Fault("kill two", "kill -9 of two workers at once", partial(kill, 2), weight=4),
+        Fault("kill two at steps", "kill -9 of two workers at commit steps of their own", kill_two_at_steps, weight=8),
         Fault("zombie", "SIGSTOP past the session, others take over, SIGCONT", partial(zombie, session_seconds), weight=2),
-        Fault("rebalance storm", f"a worker leaves or joins every {STORM_BEAT_SECONDS:.0f} s", partial(storm, storm_beats), count=storm_beats),
+        Fault("rebalance storm", f"a worker leaves or joins every {STORM_BEAT_SECONDS:.0f} s", partial(storm, storm_beats)),
     ]
     return [*alone, *(several if workers > 1 else [])]
 
 
-def kill(count: int, scene: Scene) -> str:
+def kill(count: int, scene: Scene) -> Hit:
     victims = scene.victims(count)
     scene.wait(scene.random.uniform(0, 1))
     for victim in victims:
         scene.crew.kill(victim)
-    return names(*victims)
+    return Hit(names(*victims), count)
 
 
-def kill_at(steps: tuple[str, ...], scene: Scene) -> str:
+def kill_at(steps: tuple[str, ...], scene: Scene) -> Hit:
     """One worker a step; a step that none passes in time is met by a kill all the same."""
     victims = scene.victims(len(steps))
     orders = [f"{step}:{scene.random.randint(1, MOST_TIMES if step[0] in '0234' else 1)}" for step in steps]
@@ -59,14 +59,14 @@ def kill_at(steps: tuple[str, ...], scene: Scene) -> str:
         for victim, starts in dying:
             if not has_died(victim, starts):
                 scene.crew.kill(victim)
-    return ", ".join(f"{victim.name} at {order}" for victim, order in zip(victims, orders, strict=False))
+    return Hit(", ".join(f"{victim.name} at {order}" for victim, order in zip(victims, orders, strict=False)), len(orders))
 
 
-def kill_two_at_steps(scene: Scene) -> str:
+def kill_two_at_steps(scene: Scene) -> Hit:
     return kill_at(tuple(scene.random.sample(STEPS, 2)), scene)
 
 
-def kill_at_restore(scene: Scene) -> str:
+def kill_at_restore(scene: Scene) -> Hit:
     """Its worker dies, and the one that comes dies while it reads state for the partitions."""
     (victim,) = scene.victims(1)
     scene.crew.kill(victim)
@@ -75,28 +75,28 @@ def kill_at_restore(scene: Scene) -> str:
     scene.crew.order(victim, f"restore:{scene.random.randint(1, 2)}")
     if not scene.until(lambda: victim.starts > starts + 1, ORDER_SECONDS):
         scene.crew.take_back(victim)
-        return f"{victim.name}, and the next one lived"
-    return f"{victim.name}, and the next one at restore"
+        return Hit(f"{victim.name}, and the next one lived")
+    return Hit(f"{victim.name}, and the next one at restore", 2)
 
 
-def stop(scene: Scene) -> str:
+def stop(scene: Scene) -> Hit:
     """Exit code 0 is part of what is asked for."""
     (victim,) = scene.victims(1)
     began = time.monotonic()
     code = scene.crew.send_away(victim)
     seconds = time.monotonic() - began
     victim.is_away = False
-    return f"{victim.name}, exit code {code} after {seconds:.1f} s"
+    return Hit(f"{victim.name}, exit code {code} after {seconds:.1f} s")
 
 
-def pause(scene: Scene) -> str:
+def pause(scene: Scene) -> Hit:
     (victim,) = scene.victims(1)
     seconds = scene.random.uniform(0.5, 2.0)
     asleep(scene, victim, seconds)
-    return f"{victim.name} for {seconds:.1f} s"
+    return Hit(f"{victim.name} for {seconds:.1f} s")
 
 
-def zombie(session_seconds: float, scene: Scene) -> str:
+def zombie(session_seconds: float, scene: Scene) -> Hit:
     """Wakes up only when others have committed what was its own."""
     (victim,) = scene.victims(1)
     owned = victim.partitions()
@@ -107,10 +107,10 @@ def zombie(session_seconds: float, scene: Scene) -> str:
     taken = scene.until(lambda: all(scene.progress.vector().get(tp, 0) > before.get(tp, 0) for tp in owned), 3 * session_seconds)
     scene.crew.signal(victim, signal.SIGCONT)
     scene.wait(AWAKE_SECONDS)
-    return f"{victim.name} slept {time.monotonic() - began:.1f} s, its {len(owned)} partitions were {'taken over' if taken else 'NOT taken over'}"
+    return Hit(f"{victim.name} slept {time.monotonic() - began:.1f} s, its {len(owned)} partitions were {'taken over' if taken else 'NOT taken over'}")
 
 
-def storm(beats: int, scene: Scene) -> str:
+def storm(beats: int, scene: Scene) -> Hit:
     """By turns somebody goes, in order or not, and somebody comes."""
     told = []
     for beat in range(beats):
@@ -126,7 +126,7 @@ def storm(beats: int, scene: Scene) -> str:
         scene.wait(max(0.0, STORM_BEAT_SECONDS - (time.monotonic() - began)))
     for member in scene.crew.members:
         member.is_away = False
-    return f"{' '.join(told)}; no partition stood longer than {scene.progress.longest_stall():.1f} s"
+    return Hit(f"{' '.join(told)}; no partition stood longer than {scene.progress.longest_stall():.1f} s", len(told))
 
 
 def asleep(scene: Scene, victim: Member, seconds: float) -> None:
