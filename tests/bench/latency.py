@@ -37,7 +37,7 @@ from tests.bench.kafka import register
 from tests.bench.kafka_log import new_topic_now
 from tests.bench.market import PARTITIONS, TOPIC
 from tests.bench.steady import Published, SteadyStream
-from tests.bench.worker_run import ROOT, states_of, wait_until_ready
+from tests.bench.worker_run import ROOT, states_of, total_stages, wait_until_ready
 
 WARM_UP_SECONDS = 10
 LOOK_SECONDS = 4.0
@@ -97,7 +97,13 @@ def measure(workers: int, services: Mapping[str, str], address: str, folder: Pat
     lines = [line for home in homes for line in _lines(home / "worker.log")]
     cpu_seconds = sum(a["process"]["cpu_seconds"] - b["process"]["cpu_seconds"] for a, b in zip(after, before, strict=True))
     latencies_ms = _latencies_ms(published, snapshots, lines, from_ms=int((began + WARM_UP_SECONDS) * 1000))
-    return {"workers": workers, **_figures(latencies_ms, lines), "cores_busy": round(cpu_seconds / seconds, 2), "behind_ms": published.latest_ms}
+    return {
+        "workers": workers,
+        **_figures(latencies_ms, lines),
+        "cores_busy": round(cpu_seconds / seconds, 2),
+        "stages_cpu_seconds": total_stages(after),
+        "behind_ms": published.latest_ms,
+    }
 
 
 def _watched(stream: SteadyStream, snapshots: Snapshots, *, until: float) -> Published:

@@ -84,6 +84,14 @@ def states_of(workers: Sequence[WorkerProcess]) -> list[State]:
     return [_state(worker) for worker in workers]
 
 
+def total_stages(states: Sequence[State]) -> dict[str, float]:
+    """CPU seconds of each stage, all workers together."""
+    stages: Counter[str] = Counter()
+    for state in states:
+        stages.update(state["trades"]["stages_cpu_seconds"])
+    return dict(stages)
+
+
 def _wait_until_rows(workers: Sequence[WorkerProcess], rows: int) -> list[State]:
     while True:
         states = states_of(workers)
@@ -101,14 +109,12 @@ def _state(worker: WorkerProcess) -> State:
 
 def _run_of(rows: int, seconds: float, before: Sequence[State], after: Sequence[State]) -> Run:
     counts: Counter[str] = Counter()
-    stages: Counter[str] = Counter()
     for state in after:
         trades = state["trades"]
         counts.update({name: n for name, n in trades["since_start"].items() if isinstance(n, int)})
         counts["gap_events"] += sum(trades["since_start"]["gap_events"].values())
-        stages.update(trades["stages_cpu_seconds"])
     if counts["rows"] != rows or any(counts[name] for name in ("duplicates", "dead_letters", "gap_events")):
         raise K2Error(f"expected {rows} rows and nothing else, found {dict(counts)}")
     cpu_seconds = sum(a["process"]["cpu_seconds"] - b["process"]["cpu_seconds"] for a, b in zip(after, before, strict=True))
     peak_rss_mb = max(s["process"]["peak_rss_mb"] for s in after)
-    return Run(rows, seconds, cpu_seconds, dict(stages), peak_rss_mb, counts["commits"])
+    return Run(rows, seconds, cpu_seconds, total_stages(after), peak_rss_mb, counts["commits"])
