@@ -10,7 +10,7 @@ DEV := .venv/.made-from-requirements-dev.lock
 PYTEST := $(BIN)/pytest -q -n 3 --dist loadfile
 ARGS ?=
 
-.PHONY: help setup demo test test-consistency test-services services check bench bench-kafka clean
+.PHONY: help setup demo test test-consistency test-services services check bench bench-kafka bench-latency bench-growth clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed 's/^\([a-z-]*\):.*## /make \1	/' | expand -t 16
@@ -44,6 +44,14 @@ bench: $(DEV) ## measure rows/s and CPU a row beside two baselines; also into bu
 bench-kafka: $(DEV) ## measure rows/s from a real broker, by codec and number of workers (ARGS="--rows 1000000 --codecs lz4 --runs 1")
 	@mkdir -p build
 	@$(BIN)/python -m tests.bench.kafka $(ARGS)
+
+bench-latency: $(DEV) ## measure record time to committed row at 10,000 trades/s, with one worker and with four
+	@mkdir -p build
+	@$(BIN)/python -m tests.bench.latency $(ARGS)
+
+bench-growth: $(DEV) ## measure windows in a table of 1, 10 and 50 M rows (5 GB of disk)
+	@mkdir -p build
+	@$(BIN)/python -m tests.bench.growth $(ARGS)
 
 clean: ## remove .venv, caches and build results; K2_HOME is left alone (k2 reset)
 	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
