@@ -64,6 +64,7 @@ def open_capture(app: K2App, data_type: str, rows: TableDeclaration, events: Tab
     letters = LetterBox(app.sink, settings.partitions)
     edges = Edges(
         consumer=lambda: cast(BatchConsumer, app.consumer),  # every transport of ours makes one
+        log=app.sink,
         decoder=Decoder(SCHEMA_OF_DATA_TYPE[data_type], registry),
         table=table,
         lookup=TableSeen(table.files, settings.dedup_tolerance_ms * 1000),

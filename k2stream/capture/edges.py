@@ -10,7 +10,7 @@ from k2stream.clock import Deadline
 from k2stream.dedup.seen import SeenLookup
 from k2stream.lake.offsets import Vector
 from k2stream.lake.window import Window
-from k2stream.records import Batch, TopicPartition
+from k2stream.records import Batch, LogBatch, TopicPartition
 from k2stream.state.store import StateStore
 from k2stream.transport.base import BatchConsumer
 from k2stream.verdict import Decoded, Reject
@@ -53,6 +53,14 @@ class Table(Protocol):
     def tracker_blob(self, name: str, tp: TopicPartition) -> tuple[int, bytes] | None: ...
 
 
+class Log(Protocol):
+    """The log beside what is fetched from it; every call raises TransportError if it does not answer."""
+
+    async def partitions(self, topic: str) -> int: ...
+    async def bounds(self, tp: TopicPartition) -> tuple[int, int]: ...
+    async def log_batch_at(self, tp: TopicPartition, offset: int) -> LogBatch | None: ...
+
+
 RowsOf = Callable[[int, TopicPartition, int, int], pa.Table]
 """(snapshot id, topic partition, from offset, to offset) -> the table's rows of that origin, in offset order."""
 
@@ -62,6 +70,7 @@ class Edges:
     """Everything a capture needs that is not itself."""
 
     consumer: Callable[[], BatchConsumer]
+    log: Log
     decoder: Decoder
     table: Table
     lookup: SeenLookup

@@ -68,11 +68,32 @@ def accept_loss(settings: Settings, name: str, begins: Mapping[TopicPartition, i
             lost = {tp: begins[tp] for tp, entry in head.vector.items() if entry.next < begins.get(tp, 0)}
             given_up.clear()
             given_up.update({tp: (head.vector[tp].next, begin - 1) for tp, begin in lost.items()})
-            begun = {tp: replace(head.vector[tp], start=begin, next=begin, counts=Counts()) for tp, begin in lost.items()}
+            begun = {tp: _begun(head.vector[tp], begin) for tp, begin in lost.items()}
             return Addition(replace(head.carried, vector={**head.vector, **begun}), says={KIND: "accept-loss"}) if lost else None
 
         committer.apply(change, commit_id=str(uuid4()), deadline=deadline)
         return given_up
+
+
+def _begun(entry: Entry, begin: int) -> Entry:
+    """A new count at `begin` that remembers what was lost before it: gaps that span it have that cause."""
+    return replace(entry, start=begin, next=begin, counts=Counts(), mark=None, lost_from=entry.next)
+
+
+def adopt_group(settings: Settings, name: str, deadline: Deadline) -> str | None:
+    """Hand a table to the group of these settings; the group that it belonged to. A worker of that group is refused at its next commit."""
+    with closing(TableReader(open_catalog(settings), settings, name)) as reader:
+        committer = Committer(reader.catalog, reader.name, worker_id="adopt", on_step=lambda _: None)
+        before: list[str | None] = [None]
+
+        def change(head: Head) -> Addition | None:
+            before[0] = head.carried.group
+            if head.carried.group == settings.app_id:
+                return None
+            return Addition(replace(head.carried, group=settings.app_id), says={KIND: "adopt-group"})
+
+        committer.apply(change, commit_id=str(uuid4()), deadline=deadline)
+        return before[0]
 
 
 def vector_of_rows(files: Iterable[TableFile], committer: Committer) -> Vector:

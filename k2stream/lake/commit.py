@@ -208,7 +208,7 @@ def window_on(head: Head, staged: Staged) -> Addition:
     stale = stale_partitions(head.vector, window.spans)
     if stale:
         raise Fenced(fenced_sentence(stale))
-    vector = _with_tracker(advanced(head.vector, window.spans, window.deltas), staged)
+    vector = _with_tracker(advanced(head.vector, window.spans, window.deltas, window.marks), staged)
     marks = [w for w in (head.watermark_us, window.watermark_us) if w is not None]
     says = {KIND: "window"}
     if staged.events_file is not None:

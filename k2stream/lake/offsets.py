@@ -60,6 +60,8 @@ class Entry:
     """The newest tracker state file that speaks of this partition."""
     mark: Mark | None = None
     """The last committed log batch that held records; None before the first, and in vectors of older versions."""
+    lost_from: int | None = None
+    """The log lost [lost_from, start) before they were read, and a person accepted it; None: nothing was lost."""
 
 
 Vector = dict[TopicPartition, Entry]
@@ -68,8 +70,8 @@ Spans = Mapping[TopicPartition, tuple[int, int]]
 """Per partition the first offset that a window takes and the one after its last."""
 
 FORMAT = 2
-COLUMNS = {1: 11, 2: 13}
-"""Format -> numbers a partition has in it; format 1 knew no marks."""
+COLUMNS = {1: 11, 2: 14}
+"""Format -> numbers a partition has in it; format 1 knew no marks and no losses."""
 
 
 class Stale(NamedTuple):
@@ -125,6 +127,7 @@ def pack(vector: Vector) -> str:
             -1 if e.tracker_file is None else tracker_of[e.tracker_file],
             0 if e.mark is None else e.next - e.mark.base_offset,
             0 if e.mark is None else e.mark.crc,
+            0 if e.lost_from is None else e.start - e.lost_from,
         )
         for tp, e in entries
     ]
@@ -155,12 +158,12 @@ def _columns(body: bytes, count: int, columns: int) -> NDArray[np.int64]:
 
 def _entries(columns: NDArray[np.int64], topics: list[str], trackers: list[str]) -> Vector:
     vector: Vector = {}
-    for topic, partition, start, length, missing, duplicates, letters, markers, holes, retired, tracker, back, crc in columns.T.tolist():
+    for topic, partition, start, length, missing, duplicates, letters, markers, holes, retired, tracker, back, crc, lost in columns.T.tolist():
         rows = length - missing - duplicates - letters - markers - holes
         counts = Counts(rows, duplicates, letters, markers, holes, retired)
         name = None if tracker < 0 else trackers[tracker]
         mark = Mark(start + length - back, crc) if back else None
-        vector[TopicPartition(topics[topic], partition)] = Entry(start, start + length, counts, name, mark)
+        vector[TopicPartition(topics[topic], partition)] = Entry(start, start + length, counts, name, mark, start - lost if lost else None)
     return vector
 
 

@@ -16,7 +16,8 @@ from k2stream.lake.commit import Committer, WindowCommit
 from k2stream.lake.declaration import TableDeclaration
 from k2stream.lake.expiry import Expiry
 from k2stream.lake.files import FileLists
-from k2stream.lake.head import Head, head_or_start
+from k2stream.lake.group import claimed
+from k2stream.lake.head import Head, head_of, head_or_start
 from k2stream.lake.outbox import Outbox
 from k2stream.lake.parquet import ParquetFormat
 from k2stream.lake.reader import TableReader
@@ -75,7 +76,8 @@ class TradesLake(TableReader):
         super().__init__(catalog, settings, rows[1].name)
         worker_id = worker_id or f"{socket.gethostname()}-{os.getpid()}"
         self._clock, self._on_step = clock, on_step
-        self._rows = Committer(catalog, self.name, worker_id=worker_id, on_step=on_step)
+        self._group = settings.app_id
+        self._rows = Committer(catalog, self.name, worker_id=worker_id, on_step=on_step, read_head=lambda table: self._claimed(head_of(table)))
         self._rows.table = rows[0]
         self._gaps = Committer(
             catalog, (settings.namespace, events[1].name), worker_id=worker_id, on_step=on_step, step="5", read_head=head_or_start
@@ -94,6 +96,13 @@ class TradesLake(TableReader):
             ),
             Expiry(self._gaps, kept=settings.snapshots_kept, is_taken=lambda _t, _s: True),
         )
+
+    def head(self) -> Head:
+        """The head as the catalog has it now; raises SettingsError if the table belongs to another consumer group."""
+        return self._claimed(super().head())
+
+    def _claimed(self, head: Head) -> Head:
+        return claimed(head, ".".join(self.name), self._group)
 
     def register(self, starts: Mapping[TopicPartition, int], deadline: Deadline) -> Head:
         """Commit the starts of partitions that have no entry yet, so that the fence has a value (design §13.6)."""

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from k2stream.records import TopicPartition
+from k2stream.records import LogBatch, TopicPartition
 from k2stream.transport.batch_builder import build_log_batch
 from k2stream.transport.embedded_log import Append, EmbeddedLog
 from k2stream.transport.sink import Outgoing
@@ -108,6 +108,13 @@ class EmbeddedSink:
     async def bounds(self, tp: TopicPartition) -> tuple[int, int]:
         """First offset still kept and the offset after the last one."""
         return await asyncio.to_thread(lambda: self._open().bounds(tp))
+
+    async def log_batch_at(self, tp: TopicPartition, offset: int) -> LogBatch | None:
+        """The log batch that holds `offset`, or the first one behind it; None if the log keeps none there."""
+        begin, end = await self.bounds(tp)
+        if not begin <= offset < end:
+            return None
+        return next(iter(await asyncio.to_thread(lambda: self._open().read(tp, offset, 1))), None)
 
     async def close(self) -> None:
         """Write what was handed in, and let go of the file."""

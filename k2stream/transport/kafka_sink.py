@@ -4,60 +4,40 @@ aiokafka's producer collects records into batches of its own; this one keeps the
 or not as a whole.
 """
 
-import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from aiokafka.client import AIOKafkaClient
-from aiokafka.errors import (
-    KafkaConnectionError,
-    KafkaError,
-    LeaderNotAvailableError,
-    NodeNotReadyError,
-    NotControllerError,
-    NotLeaderForPartitionError,
-    TopicAlreadyExistsError,
-    UnknownTopicOrPartitionError,
-    for_code,
-)
+from aiokafka.errors import LeaderNotAvailableError, NodeNotReadyError, TopicAlreadyExistsError, for_code
 from aiokafka.protocol.admin import CreateTopicsRequest
+from aiokafka.protocol.fetch import FetchRequest
 from aiokafka.protocol.metadata import MetadataRequest
 from aiokafka.protocol.offset import OffsetRequest
 from aiokafka.protocol.produce import ProduceRequest
 
-from k2stream.clock import Deadline
 from k2stream.errors import TransportError
-from k2stream.records import TopicPartition
+from k2stream.records import HEADER, LogBatch, TopicPartition
 from k2stream.transport.batch_builder import build_log_batch
+from k2stream.transport.kafka_link import KafkaLink
 from k2stream.transport.sink import Outgoing
 
 E_NO_TOPIC = "Topic {topic} does not exist on {bootstrap}. Create it, or correct the name."
-E_UNREACHABLE = "Kafka at {bootstrap} did not {action} within {seconds:.0f} s (last answer: {cause}). Is it running, and is the address right?"
-E_REFUSED = "Kafka at {bootstrap} refused to {action}: {cause}"
 
+ASK_SECONDS = 3.0
+"""A question is cheap to repeat, and a worker's health asks every few seconds."""
 ALL_REPLICAS = -1
 MAX_REPLICATION = 3
 EARLIEST, LATEST = -2, -1
+FETCH_WAIT_MS = 100
 READ_UNCOMMITTED, READ_COMMITTED = 0, 1
-RETRY_SECONDS = 0.1
-MAX_RETRY_SECONDS = 2.0
-NOT_DONE = (
-    LeaderNotAvailableError,
-    NodeNotReadyError,
-    NotControllerError,
-    NotLeaderForPartitionError,
-    UnknownTopicOrPartitionError,
-)
-"""Answers that prove that nothing was done: asking again cannot do it twice."""
-
-Answer = TypeVar("Answer")
 
 
 class KafkaSink:
     """LogSink over one client, opened at the first call; to be used on one event loop.
 
-    A call waits for a broker that is away, up to `timeout_seconds`, and asks again where it is certain that nothing was appended. An
-    outcome that nobody knows (the connection broke under way) is raised as TransportError: the batch may be there.
+    A call that writes waits for a broker that is away, up to `timeout_seconds`, and is repeated where it is certain that nothing was
+    appended; one that only asks waits ASK_SECONDS. An outcome that nobody knows (the connection broke under way) is raised as
+    TransportError: the batch may be there.
     """
 
     def __init__(
@@ -69,13 +49,12 @@ class KafkaSink:
         replication: int | None = None,
         auth: Mapping[str, Any] | None = None,
     ) -> None:
-        self._bootstrap = bootstrap
+        """`bootstrap`: `host:port`, or several with commas; `auth`: as `security_options` gives it."""
         self._isolation = READ_COMMITTED if isolation_level == "read_committed" else READ_UNCOMMITTED
-        self._timeout_seconds = timeout_seconds
+        self._timeout_seconds, self._ask_seconds = timeout_seconds, min(ASK_SECONDS, timeout_seconds)
         self._replication = replication
-        self._auth = dict(auth or {})
-        self._client: AIOKafkaClient | None = None
-        self._opening = asyncio.Lock()
+        access = {"security_protocol": "PLAINTEXT", **(auth or {}), "bootstrap_servers": bootstrap.split(",")}
+        self._link = KafkaLink(access, request_seconds=timeout_seconds)
 
     async def send(self, topic: str, partition: int, records: Sequence[Outgoing]) -> int:
         """Append `records` (at least one) as one lz4 log batch and give the offset of the first."""
@@ -86,14 +65,14 @@ class KafkaSink:
         tp = TopicPartition(topic, partition)
         timeout_ms = int(self._timeout_seconds * 1000)
         request = ProduceRequest(None, ALL_REPLICAS, timeout_ms, [(topic, [(partition, raw)])])
-        return int((await self._ask_leader(tp, request, f"append to {topic}/{partition}"))[0])
+        return int((await self._ask_leader(tp, request, f"append to {topic}/{partition}", writes=True))[0])
 
     async def partitions(self, topic: str) -> int:
         """Number of partitions; TransportError if the topic does not exist."""
         try:
             return (await self.topics())[topic]
         except KeyError:
-            raise TransportError(E_NO_TOPIC.format(topic=topic, bootstrap=self._bootstrap)) from None
+            raise TransportError(E_NO_TOPIC.format(topic=topic, bootstrap=self._link.bootstrap)) from None
 
     async def create_topic(self, topic: str, partitions: int, config: Mapping[str, str]) -> None:
         """Create the topic unless it exists; an existing one is left as it is."""
@@ -108,7 +87,7 @@ class KafkaSink:
             if code not in (0, TopicAlreadyExistsError.errno):
                 raise for_code(code)(text)
 
-        await self._ask(create, f"create topic {topic}")
+        await self._link.ask(create, f"create topic {topic}", seconds=self._timeout_seconds, is_repeatable=True)
         await self._wait_for_leaders(topic)
 
     async def topics(self) -> Mapping[str, int]:
@@ -118,11 +97,21 @@ class KafkaSink:
             metadata = await client.fetch_all_metadata()
             return {t: len(metadata.partitions_for_topic(t) or ()) for t in metadata.topics(exclude_internal_topics=True)}
 
-        return await self._ask(ask, "list its topics")
+        return await self._link.ask(ask, "list its topics", seconds=self._ask_seconds, is_repeatable=True)
 
     async def bounds(self, tp: TopicPartition) -> tuple[int, int]:
         """First offset still kept and the offset after the last one (the last stable one under read_committed)."""
         return await self._offset(tp, EARLIEST), await self._offset(tp, LATEST)
+
+    async def log_batch_at(self, tp: TopicPartition, offset: int) -> LogBatch | None:
+        """The log batch that holds `offset`, or the first one behind it; None if the log keeps none there."""
+        # A partition's first batch comes whole, however few bytes are asked for.
+        request = FetchRequest(FETCH_WAIT_MS, 1, 1, self._isolation, [(tp.topic, [(tp.partition, offset, 1)])])
+        begin, end = await self.bounds(tp)
+        if not begin <= offset < end:
+            return None
+        raw = bytes((await self._ask_leader(tp, request, f"read {tp.topic}/{tp.partition} at {offset}"))[-1] or b"")
+        return LogBatch.parse(tp.topic, tp.partition, raw) if len(raw) >= HEADER.size else None
 
     async def offset_at(self, tp: TopicPartition, *, timestamp_ms: int) -> int:
         """First offset whose record is not older than that; the end of the log if there is none."""
@@ -131,15 +120,13 @@ class KafkaSink:
 
     async def close(self) -> None:
         """Let go of the connections; calling it twice is harmless."""
-        client, self._client = self._client, None
-        if client is not None:
-            await client.close()
+        await self._link.close()
 
     async def _offset(self, tp: TopicPartition, timestamp: int) -> int:
         request = OffsetRequest(-1, self._isolation, [(tp.topic, [(tp.partition, timestamp)])])
         return int((await self._ask_leader(tp, request, f"give offsets of {tp.topic}/{tp.partition}"))[-1])
 
-    async def _ask_leader(self, tp: TopicPartition, request: Any, action: str) -> Sequence[Any]:
+    async def _ask_leader(self, tp: TopicPartition, request: Any, action: str, *, writes: bool = False) -> Sequence[Any]:
         """Fields after the error code of the one partition that was asked for."""
 
         async def ask(client: AIOKafkaClient) -> Sequence[Any]:
@@ -152,7 +139,7 @@ class KafkaSink:
                 raise for_code(code)()
             return fields
 
-        return await self._ask(ask, action)
+        return await self._link.ask(ask, action, seconds=self._timeout_seconds if writes else self._ask_seconds, is_repeatable=not writes)
 
     async def _leader(self, client: AIOKafkaClient, tp: TopicPartition) -> int:
         """Its node, by what is known or else asked for; TransportError if there is no such partition."""
@@ -162,7 +149,7 @@ class KafkaSink:
                 raise NodeNotReadyError
             leader = client.cluster.leader_for_partition(tp)
         if leader is None and tp.partition not in (client.cluster.partitions_for_topic(tp.topic) or ()):
-            raise TransportError(E_NO_TOPIC.format(topic=f"{tp.topic}/{tp.partition}", bootstrap=self._bootstrap))
+            raise TransportError(E_NO_TOPIC.format(topic=f"{tp.topic}/{tp.partition}", bootstrap=self._link.bootstrap))
         if leader is None or leader == -1:
             client.force_metadata_update()
             raise LeaderNotAvailableError
@@ -178,39 +165,7 @@ class KafkaSink:
             if not known or known != available:
                 raise LeaderNotAvailableError
 
-        await self._ask(look, f"elect leaders of {topic}")
-
-    async def _ask(self, question: Callable[[AIOKafkaClient], Awaitable[Answer]], action: str) -> Answer:
-        """Answer of `question(client)`, asked again while it is certain that nothing was done."""
-        deadline = Deadline.after(self._timeout_seconds)
-        pause = RETRY_SECONDS
-        while True:
-            try:
-                return await question(await self._open())
-            except NOT_DONE as exc:
-                if deadline.remaining_seconds() <= pause:
-                    raise self._error(E_UNREACHABLE, action, exc) from exc
-            except KafkaError as exc:
-                raise self._error(E_REFUSED, action, exc) from exc
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, MAX_RETRY_SECONDS)
-
-    def _error(self, text: str, action: str, cause: Exception) -> TransportError:
-        facts = {"bootstrap": self._bootstrap, "action": action, "seconds": self._timeout_seconds}
-        return TransportError(text.format(cause=str(cause) or type(cause).__name__, **facts))
-
-    async def _open(self) -> AIOKafkaClient:
-        """The client, connected; NodeNotReadyError while nobody answers."""
-        async with self._opening:
-            if self._client is None:
-                client = AIOKafkaClient(bootstrap_servers=self._bootstrap, client_id="k2stream-sink", **self._auth)
-                try:
-                    await client.bootstrap()
-                except KafkaConnectionError as exc:
-                    await client.close()
-                    raise NodeNotReadyError(str(exc)) from exc
-                self._client = client
-            return self._client
+        await self._link.ask(look, f"elect leaders of {topic}", seconds=self._timeout_seconds, is_repeatable=True)
 
 
 def _any_node(client: AIOKafkaClient) -> int:

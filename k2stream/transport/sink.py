@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from k2stream.records import Headers, TopicPartition
+from k2stream.records import Headers, LogBatch, TopicPartition
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +42,9 @@ class LogSink(Protocol):
 
     async def bounds(self, tp: TopicPartition) -> tuple[int, int]:
         """First offset still kept and the offset after the last one."""
+
+    async def log_batch_at(self, tp: TopicPartition, offset: int) -> LogBatch | None:
+        """The log batch that holds `offset`, or the first one behind it; None if the log keeps none there."""
 
     async def close(self) -> None:
         """Flush and let go; calling it twice is harmless."""

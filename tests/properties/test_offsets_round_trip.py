@@ -15,8 +15,9 @@ def entries(draw: st.DrawFn) -> Entry:
     start, length = draw(OFFSETS), draw(OFFSETS)
     counts = Counts(*draw(st.lists(st.integers(0, 1 << 55), min_size=6, max_size=6)))
     end = start + length
+    losses = st.none() if not start else st.none() | st.integers(0, start - 1)
     marks = st.none() if not end else st.none() | st.builds(Mark, st.integers(0, end - 1), st.integers(0, (1 << 32) - 1))
-    return Entry(start, end, counts, draw(st.none() | st.text(max_size=20)), draw(marks))
+    return Entry(start, end, counts, draw(st.none() | st.text(max_size=20)), draw(marks), draw(losses))
 
 
 VECTORS = st.dictionaries(PARTITIONS, entries(), max_size=30)
