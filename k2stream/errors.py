@@ -15,6 +15,7 @@ K2Error
 │   ├── CommitUnknown        the deadline passed before the outcome was known
 │   └── VectorMissing        history without a reachable vector; `k2 adopt`
 ├── FeedError                a source is not what was published of it before
+│   └── FeedLost             a venue's connection ended or was refused; connect again
 ├── ServiceError             a server for development or tests does not start or stop
 │   └── ServiceMissing       the machine lacks what it needs; `make services`
 ├── UnexplainedHole          offsets are missing and the log does not say why
@@ -101,6 +102,17 @@ class VectorMissing(LakeError):
 
 class FeedError(K2Error):
     """A source is not what was published of it before, or what was published cannot be written down."""
+
+
+class FeedLost(FeedError):
+    """A venue's connection ended, was refused, or was never made."""
+
+    is_retriable = True
+
+    def __init__(self, sentence: str, *, retry_after_seconds: float | None = None) -> None:
+        """`retry_after_seconds` is how long the venue wants us to stay away; None if it did not say."""
+        super().__init__(sentence)
+        self.retry_after_seconds = retry_after_seconds
 
 
 class ServiceError(K2Error):

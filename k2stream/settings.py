@@ -22,6 +22,13 @@ class Settings(BaseSettings):
     home: Path = Field(Path(".k2"), description="Where everything the embedded default keeps lives")
     app_id: str = Field("k2stream", description="Consumer group and Faust app id")
     broker: str = Field("", description="`k2kafka://host:9092`; empty: the embedded log under K2_HOME")
+    broker_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field("PLAINTEXT", description="How Kafka is spoken to")
+    broker_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field("SCRAM-SHA-512", description="How it is told user and password")
+    broker_username: str = Field("", description="User of Kafka, with SASL")
+    broker_password: SecretStr = Field(SecretStr(""), description="Its password")
+    broker_ca_file: str = Field("", description="PEM file of the authorities that Kafka's certificate is trusted by; empty: those of the system")
+    broker_cert_file: str = Field("", description="PEM file of our own certificate, where Kafka asks for one")
+    broker_key_file: str = Field("", description="PEM file of its key, without a passphrase")
     topics: str = Field("market.*.trades.*", description="Trade topics of the trades agent, a comma list; `*` stands for one part of a name")
     partitions: int = Field(8, gt=0, description="Partitions of a topic that k2stream creates")
     isolation_level: Literal["read_committed", "read_uncommitted"] = Field("read_committed", description="Which records of Kafka transactions are read")
@@ -71,6 +78,15 @@ class Settings(BaseSettings):
     redis_ca_file: str = Field("", description="PEM file of the authorities that a rediss server is trusted by; empty: those of the system")
     redis_server: str = Field("", description="Path of the Redis or Valkey binary to start; empty: searched")
     state: Literal["redis", "memory"] = Field("redis", description="Where state is kept between runs; tables hold it anyway")
+    feed_memory_bytes: int = Field(64 << 20, gt=0, description="What a live feed holds in memory while the log does not take it")
+    feed_disk_bytes: int = Field(1 << 30, ge=0, description="... and on disk beyond that, before it stops reading its sockets")
+    feed_ca_file: str = Field("", description="PEM file of the authorities that a venue's certificate is checked against; empty: the system's")
+    binance_urls: str = Field("", description="Addresses of Binance, a comma list tried in turn; empty: the venue's own")
+    binance_ssl_verify: bool = Field(True, description="Check Binance's certificate; false lets anybody play the venue, and is warned of at every start")
+    kraken_urls: str = Field("", description="Addresses of Kraken's WebSocket v2")
+    kraken_ssl_verify: bool = Field(True, description="Check Kraken's certificate")
+    coinbase_urls: str = Field("", description="Addresses of Coinbase Exchange")
+    coinbase_ssl_verify: bool = Field(True, description="Check Coinbase's certificate")
     web_host: str = Field("127.0.0.1", description="Address of the worker's web pages")
     web_port: int = Field(6066, ge=0, le=65535, description="Port of the worker's web pages")
     web_key: str = Field("", description="Key that pages ask for (X-API-Key); needed for any address but 127.0.0.1")
@@ -83,6 +99,25 @@ class Settings(BaseSettings):
     def _guarded(self) -> Self:
         if self.web_host not in LOOPBACK and not self.web_key:
             raise ValueError("K2_WEB_HOST: any address but 127.0.0.1 needs a K2_WEB_KEY, or everybody who reaches it can look in")
+        return self
+
+    @model_validator(mode="after")
+    def _logs_in(self) -> Self:
+        """What is set of Kafka's credentials is also used, and what the protocol needs is there."""
+        tells, proves = self.broker_security_protocol.startswith("SASL"), self.broker_security_protocol.endswith("SSL")
+        protocol = f"K2_BROKER_SECURITY_PROTOCOL={self.broker_security_protocol}"
+        login = bool(self.broker_username), bool(self.broker_password)
+        files = bool(self.broker_ca_file), bool(self.broker_cert_file), bool(self.broker_key_file)
+        rules = {
+            "K2_BROKER: expected hosts and ports only, found a user in it; name it in K2_BROKER_USERNAME and K2_BROKER_PASSWORD": "@" in self.broker,
+            f"{protocol}: K2_BROKER is none of Kafka, k2kafka://host:9092": (tells or proves) and not self.broker.startswith("k2kafka://"),
+            f"{protocol}: expected K2_BROKER_USERNAME and K2_BROKER_PASSWORD with it": tells and not all(login),
+            f"{protocol} tells nobody K2_BROKER_USERNAME and K2_BROKER_PASSWORD; expected SASL_SSL": any(login) and not tells,
+            f"{protocol} has no use for K2_BROKER_CA_FILE, K2_BROKER_CERT_FILE and K2_BROKER_KEY_FILE; expected SSL or SASL_SSL": any(files) and not proves,
+            "K2_BROKER_CERT_FILE and K2_BROKER_KEY_FILE: expected both or neither, found one": files[1] != files[2],
+        }
+        if broken := [sentence for sentence, is_broken in rules.items() if is_broken]:
+            raise ValueError(broken[0])
         return self
 
     def home_path(self, *parts: str) -> Path:

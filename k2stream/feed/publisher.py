@@ -95,7 +95,10 @@ class Publisher:
 
     async def marker(self, marker: FeedMarker) -> None:
         """Publish a marker after all that was published before it, in a log batch of its own: batches of rows stay fast to decode."""
-        record = marker.record(self._clock.now_us() // 1000)
+        await self.alone(marker.record(self._clock.now_us() // 1000))
+
+    async def alone(self, record: Outgoing) -> None:
+        """Publish a record after all that was published before it, in a log batch of its own."""
         place = self._place(record.key or b"")
         await self._send(place)
         self._waiting[place] = [record]

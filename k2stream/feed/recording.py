@@ -63,7 +63,8 @@ class MessageIds:
 
     def one(self) -> str:
         """The next id."""
-        return str(self.take(1)[0])
+        self._next += 1
+        return f"{self._prefix}{self._next - 1:012d}"
 
     def take(self, count: int) -> pa.Array:
         """The next `count` ids; two feeds never give the same."""

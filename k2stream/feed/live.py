@@ -1,0 +1,155 @@
+"""A venue's trades and quotes into their topics: frames to rows, rows to records, records to a spool, and from there into the log.
+
+Nothing that was received is dropped: what the log does not take waits in memory, then on disk, then the sockets are not read. At least once:
+records that were handed over when an error came are handed over again, and dedup drops them by their ids.
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+import structlog
+
+from k2stream.clock import Clock
+from k2stream.errors import DecodeError, FeedLost, TransportError
+from k2stream.feed.avro import encode
+from k2stream.feed.frame import Row
+from k2stream.feed.publisher import RECONNECT, FeedMarker, publishing
+from k2stream.feed.recording import MessageIds
+from k2stream.feed.spool import Spool
+from k2stream.feed.venue import Venue
+from k2stream.rows import body_schema
+from k2stream.transport.sink import LogSink, Outgoing
+
+log = structlog.get_logger(__name__)
+
+LINGER_SECONDS = 0.01
+"""Rows are encoded together: one by one costs a millisecond each."""
+ROWS_AHEAD = 2_000
+"""Rows that wait to be encoded; beyond, the socket is not read."""
+RECORDS_AT_ONCE = 5_000
+LONGEST_RETRY_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """One data type of a venue on its way into one topic."""
+
+    topic: str
+    schema: str
+    """The contract's name."""
+    schema_id: int
+    spool: Spool
+    rows: list[Row] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Counts:
+    """What a feed saw since it started."""
+
+    frames: int = 0
+    trades: int = 0
+    quotes: int = 0
+    unreadable: int = 0
+    """Frames that are not as the venue's used to be; they go to the topic as they are, and become dead letters."""
+    durable: int = 0
+    """Records that the log has taken, markers among them."""
+
+
+class LiveFeed:
+    """Takes frames of one venue; `run` moves them on until it is cancelled."""
+
+    def __init__(self, venue: Venue, symbols: Sequence[str], lanes: Mapping[str, Lane], *, ids: MessageIds, clock: Clock) -> None:
+        """`lanes` by data type: trades, and quotes where they are wanted."""
+        self.counts = Counts()
+        self._venue, self._symbols, self._lanes, self._ids, self._clock = venue, symbols, lanes, ids, clock
+        self._encoded = asyncio.Condition()
+        self._encoding = asyncio.Lock()
+
+    async def take(self, frame: bytes, now_us: int) -> None:
+        """One frame, read at `now_us`; waits while too much waits. Raises FeedLost if the venue refuses what was asked for."""
+        self.counts.frames += 1
+        try:
+            found = self._venue.read(frame, new_id=self._ids.one, now_us=now_us)
+        except DecodeError as exc:
+            await self._unreadable(frame, now_us, exc)
+            return
+        if found.refused:
+            raise FeedLost(f"{self._venue.name} refuses {', '.join(self._symbols)}: {found.refused}. Are the symbols as the venue writes them?")
+        self.counts.trades += len(found.trades)
+        self.counts.quotes += len(found.quotes)
+        for data_type, rows in (("trades", found.trades), ("quotes", found.quotes)):
+            if rows and data_type in self._lanes:
+                self._lanes[data_type].rows.extend(rows)
+        if any(len(lane.rows) >= ROWS_AHEAD for lane in self._lanes.values()):
+            async with self._encoded:
+                await self._encoded.wait()
+
+    async def mark_gap(self) -> None:
+        """Nothing was read for a while: a marker for every symbol, behind what came before."""
+        await self._encode_all()
+        now_us = self._clock.now_us()
+        for lane in self._lanes.values():
+            await lane.spool.put([FeedMarker(symbol, RECONNECT, "", now_us).record(now_us // 1000) for symbol in self._symbols])
+
+    async def run(self, sink: LogSink) -> None:
+        """Until cancelled; raises FeedError if the disk cannot take what the log does not."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._encode_for_good())
+            for lane in self._lanes.values():
+                tasks.create_task(self._drain(lane, sink))
+
+    async def settle(self) -> None:
+        """Returns when everything taken so far is durable; for the end of a recording. `run` must be under way."""
+        await self._encode_all()
+        while any(len(lane.spool) for lane in self._lanes.values()):  # noqa: ASYNC110 # a poll is enough at an end
+            await asyncio.sleep(LINGER_SECONDS)
+
+    async def _unreadable(self, frame: bytes, now_us: int, exc: DecodeError) -> None:
+        """It goes to the topic as it came: the worker makes a dead letter of it, with its bytes and a reason."""
+        self.counts.unreadable += 1
+        if self.counts.unreadable & (self.counts.unreadable - 1) == 0:  # the first, second, fourth...: a flood must not flood the log too
+            log.warning("feed.unreadable", venue=self._venue.name, frames=self.counts.unreadable, cause=str(exc))
+        await self._lanes["trades"].spool.put([Outgoing(self._venue.name.encode(), frame, now_us // 1000)])
+
+    async def _encode_for_good(self) -> None:
+        while True:
+            await asyncio.sleep(LINGER_SECONDS)
+            await self._encode_all()
+
+    async def _encode_all(self) -> None:
+        async with self._encoding:  # or rows that wait for room would be passed by later ones
+            for lane in self._lanes.values():
+                if lane.rows:
+                    rows = lane.rows[:]
+                    lane.rows.clear()
+                    await lane.spool.put(records_of(rows, lane.schema, lane.schema_id))
+        async with self._encoded:
+            self._encoded.notify_all()
+
+    async def _drain(self, lane: Lane, sink: LogSink) -> None:
+        """Spool to log, again and again; while the log does not answer, with longer and longer pauses."""
+        pause_seconds = 0.1
+        while True:
+            try:
+                async with publishing(sink, lane.topic, schema=lane.schema, schema_id=lane.schema_id, clock=self._clock) as publisher:
+                    while True:
+                        records = await lane.spool.peek(RECORDS_AT_ONCE)
+                        for record in records:
+                            await (publisher.alone(record) if record.headers else publisher.records([record]))
+                        await publisher.flush()
+                        lane.spool.drop(len(records))
+                        self.counts.durable += len(records)
+                        pause_seconds = 0.1
+            except TransportError as exc:
+                log.warning("feed.log_absent", topic=lane.topic, cause=str(exc), waiting_bytes=len(lane.spool), again_in_seconds=pause_seconds)
+            await asyncio.sleep(pause_seconds)
+            pause_seconds = min(2 * pause_seconds, LONGEST_RETRY_SECONDS)
+
+
+def records_of(rows: list[Row], schema: str, schema_id: int) -> list[Outgoing]:
+    """Rows as records, in order, keyed by symbol; their time is when they were read, so that a spool's delay shows as latency."""
+    table = pa.Table.from_pylist(rows, schema=body_schema(schema))
+    values = encode(table, schema=schema, schema_id=schema_id).to_pylist()
+    return [Outgoing(row["symbol"].encode(), value, row["ingestion_timestamp"] // 1000) for row, value in zip(rows, values, strict=True)]

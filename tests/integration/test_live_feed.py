@@ -1,0 +1,368 @@
+"""A live feed on a venue that misbehaves: what was received reaches the log, whatever the connection, the log or the frames do."""
+
+import asyncio
+import os
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from contextlib import closing
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from k2stream.decode.decoder import Decoder
+from k2stream.dev.certificate import Certificate, make_certificate
+from k2stream.errors import FeedError, TransportError
+from k2stream.feed import binance, coinbase
+from k2stream.feed.publisher import MARKER
+from k2stream.feed.recording import shipped
+from k2stream.feed.venue import BINANCE, COINBASE
+from k2stream.records import Batch, Record, TopicPartition
+from k2stream.rows import AvroSchema, avro_schema
+from k2stream.transport.embedded_log import EmbeddedLog
+from tests.integration.venue_site import (
+    SCHEMA_ID,
+    TOPIC,
+    FaultyVenue,
+    close,
+    drop,
+    frames_from,
+    half_open,
+    listening,
+    play,
+    quick,
+    reading,
+    stay,
+    until,
+)
+
+
+class OneSchema:
+    """A registry that knows trade_v2 under one id."""
+
+    def schema(self, schema_id: int) -> AvroSchema | None:
+        return avro_schema("trade_v2") if schema_id == SCHEMA_ID else None
+
+
+def batches(folder: Path) -> list[Batch]:
+    log = EmbeddedLog(folder / "log")
+    found = [log.read(TopicPartition(TOPIC, p), 0, 1 << 30) for p in range(2)]
+    log.close()
+    return [Batch(TOPIC, p, 0, b[-1].last_offset + 1, tuple(b), 0) for p, b in enumerate(found) if b]
+
+
+def numbers_in_log(folder: Path) -> Counter[int]:
+    """Trades of the log by their number."""
+    decoder = Decoder("trade_v2", OneSchema())
+    return Counter(n for batch in batches(folder) for n in decoder.decode(batch).rows["source_sequence"].to_pylist())
+
+
+def records_in_log(folder: Path) -> list[Record]:
+    return [record for batch in batches(folder) for each in batch.log_batches for record in each.records()]
+
+
+def numbers_of(received: list[bytes]) -> set[int]:
+    """Trades of received frames by their number."""
+    return {t["source_sequence"] for frame in received for t in binance.read(frame, new_id=str, now_us=0).trades}
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
+    return make_certificate(tmp_path_factory.mktemp("venue"))
+
+
+async def test_recorded_frames_over_tls_reach_the_log_once_each(tmp_path: Path, certificate: Certificate) -> None:
+    """2,001 trades, and the path asks for them."""
+    frames = shipped(binance.RECORDED).splitlines()
+    async with listening(FaultyVenue([play(frames)]), certificate) as venue, reading(BINANCE, venue.url, tmp_path, authority=certificate.authority) as feed:
+        await until(lambda: feed.live.counts.durable == 2002)
+    assert venue.paths == ["/stream?streams=btcusdt@trade"]
+    numbers = numbers_in_log(tmp_path)
+    assert (len(numbers), set(numbers.values())) == (2001, {1})
+
+
+async def test_200_random_disconnects_lose_nothing_that_was_received(tmp_path: Path, certificate: Certificate) -> None:
+    """Counted end to end; and each time without a connection is marked, so that a gap gets its cause."""
+    random, first, behaviours = Random(7), 1, []
+    for _ in range(200):
+        count = random.randrange(1, 30)
+        behaviours.append(play(list(frames_from(first, count)), then=random.choice([drop, close])))
+        first += count
+    behaviours.append(play(list(frames_from(first, 5))))
+    async with listening(FaultyVenue(behaviours), certificate) as venue, reading(BINANCE, venue.url, tmp_path, authority=certificate.authority) as feed:
+        await until(lambda: venue.connections == 201 and feed.received and first + 4 in numbers_of(feed.received[-1:]), seconds=90)
+        await feed.live.settle()
+    assert feed.source.connections == 201
+    assert len(feed.received) > 0.9 * (first + 4), "nearly all was received"
+    assert set(numbers_in_log(tmp_path)) == numbers_of(feed.received)
+    assert sum(dict(r.headers).get(MARKER) == b"reconnect" for r in records_in_log(tmp_path)) == feed.gaps > 150
+
+
+async def test_a_certificate_of_somebody_else_is_refused(tmp_path: Path, certificate: Certificate) -> None:
+    """Not one frame is read; the sentence says which setting would trust it."""
+    other = make_certificate(tmp_path / "other")
+    async with (
+        listening(FaultyVenue([play(list(frames_from(1, 5)))]), certificate) as venue,
+        reading(BINANCE, venue.url, tmp_path, authority=other.authority) as feed,
+    ):
+        await until(lambda: bool(feed.source.trouble))
+        assert "not trusted" in feed.source.trouble
+        assert "K2_FEED_CA_FILE" in feed.source.trouble
+        assert (feed.received, feed.source.connections) == ([], 0)
+
+
+async def test_an_expired_certificate_is_refused(tmp_path: Path, certificate: Certificate) -> None:
+    """However well signed."""
+    expired = expired_certificate(certificate, tmp_path / "expired")
+    async with (
+        listening(FaultyVenue([play(list(frames_from(1, 5)))]), expired) as venue,
+        reading(BINANCE, venue.url, tmp_path, authority=certificate.authority) as feed,
+    ):
+        await until(lambda: bool(feed.source.trouble))
+        assert "expired" in feed.source.trouble
+        assert feed.received == []
+
+
+def expired_certificate(by: Certificate, folder: Path) -> Certificate:
+    """Signed by the same authority, for a time that is over."""
+    folder.mkdir()
+    key, request, signed = folder / "server.key", folder / "server.csr", folder / "server.pem"
+    openssl("req", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", key, "-out", request)
+    database = folder / "index.txt"
+    database.touch()
+    (folder / "serial").write_text("01")
+    (folder / "ca.cnf").write_text(
+        f"[ca]\ndefault_ca=it\n[it]\ndatabase={database}\nserial={folder / 'serial'}\nnew_certs_dir={folder}\ndefault_md=sha256\n"
+        "policy=any\ncopy_extensions=copy\nunique_subject=no\n[any]\ncommonName=supplied\n"
+    )
+    dates = ("-startdate", "20200101000000Z", "-enddate", "20200201000000Z")
+    authority_key = by.authority.with_name("ca.key")
+    openssl("ca", "-batch", "-config", folder / "ca.cnf", "-cert", by.authority, "-keyfile", authority_key, *dates, "-in", request, "-out", signed)
+    return Certificate(by.authority, signed, key)
+
+
+def openssl(*arguments: object) -> None:
+    subprocess.run([shutil.which("openssl") or "openssl", *map(str, arguments)], check=True, capture_output=True)
+
+
+async def test_a_half_open_connection_is_found_and_left(tmp_path: Path) -> None:
+    """It stands, and nobody answers a ping: the next connection goes on."""
+    behaviours = [play(list(frames_from(1, 3)), then=half_open), play(list(frames_from(4, 3)))]
+    async with listening(FaultyVenue(behaviours)) as venue, reading(BINANCE, venue.url, tmp_path, ping_seconds=0.2) as feed:
+        await until(lambda: len(feed.received) == 6)
+        await feed.live.settle()
+    assert set(numbers_in_log(tmp_path)) == set(range(1, 7))
+
+
+async def test_a_venue_that_stops_its_heartbeats_is_left(tmp_path: Path) -> None:
+    """It answers pings, yet sends nothing: silence longer than its own heartbeat is a dead stream."""
+    async with (
+        listening(FaultyVenue([play([b'{"type":"heartbeat"}'], then=stay)])) as venue,
+        reading(quick(COINBASE, quiet_seconds=0.2), venue.url, tmp_path, symbols=("BTC-USD",)) as feed,
+    ):
+        await until(lambda: venue.connections >= 3)
+        assert "silent for 0.2 s" in feed.source.trouble or feed.source.connections >= 2
+
+
+async def test_a_quiet_symbol_with_heartbeats_keeps_its_connection(tmp_path: Path) -> None:
+    """Nobody trades at night: that is no reason to reconnect."""
+    async with (
+        listening(FaultyVenue([play([b'{"type":"heartbeat"}'] * 30, every_seconds=0.03)])) as venue,
+        reading(quick(COINBASE, quiet_seconds=0.3), venue.url, tmp_path, symbols=("BTC-USD",)) as feed,
+    ):
+        await until(lambda: len(feed.received) == 30)
+        assert venue.connections == 1
+
+
+@pytest.mark.parametrize("garbage", [b"", b"not json", b"\xff\xfe", b'{"data":{"e":"trade"}}', b"[" * 10_000, b'{"data":{"e":"trade","p":NaN}}'])
+async def test_garbage_between_trades_becomes_records_of_its_own_and_stops_nothing(tmp_path: Path, garbage: bytes) -> None:
+    """The worker makes a dead letter of it, bytes and all; its neighbours are rows."""
+    frames = [*frames_from(1, 3), garbage, *frames_from(4, 3)]
+
+    async def send_all(venue: FaultyVenue, socket: object) -> None:
+        for frame in frames:
+            await socket.send(frame)  # type: ignore[attr-defined] # binary, for not all of it is text
+        await stay(venue, socket)  # type: ignore[arg-type]
+
+    async with listening(FaultyVenue([send_all])) as venue, reading(BINANCE, venue.url, tmp_path) as feed:
+        await until(lambda: len(feed.received) == 7)
+        await feed.live.settle()
+    assert feed.live.counts.unreadable == 1
+    assert set(numbers_in_log(tmp_path)) == set(range(1, 7))
+    assert [r.value for r in records_in_log(tmp_path) if r.key == b"binance"] == [garbage]
+
+
+async def test_an_oversized_frame_ends_the_connection_and_not_the_feed(tmp_path: Path) -> None:
+    """A frame beyond any that venues send is not taken into memory."""
+    behaviours = [play([*frames_from(1, 2), b"x" * (5 << 20)]), play(list(frames_from(3, 2)))]
+    async with listening(FaultyVenue(behaviours)) as venue, reading(BINANCE, venue.url, tmp_path) as feed:
+        await until(lambda: len(feed.received) == 4)
+        await feed.live.settle()
+    assert set(numbers_in_log(tmp_path)) == {1, 2, 3, 4}
+
+
+async def test_a_venue_that_says_wait_is_left_alone_for_so_long(tmp_path: Path) -> None:
+    """429 with Retry-After, and 418 for who went on."""
+    venue = FaultyVenue([play(list(frames_from(1, 2)))], refusals={0: (429, {"Retry-After": "1"}), 1: (418, {"Retry-After": "1"})})
+    began = asyncio.get_running_loop().time()
+    async with listening(venue), reading(BINANCE, venue.url, tmp_path) as feed:
+        await until(lambda: bool(feed.source.trouble))
+        assert "HTTP status 429" in feed.source.trouble
+        await until(lambda: len(feed.received) == 2)
+    assert asyncio.get_running_loop().time() - began >= 2.0
+    assert venue.connections == 3
+
+
+async def test_a_refused_subscription_is_said_and_asked_again(tmp_path: Path) -> None:
+    """In the venue's words."""
+    said = b'{"error":{"code":2,"msg":"Invalid request: unknown stream"},"id":1}'
+    async with listening(FaultyVenue([play([said])])) as venue, reading(BINANCE, venue.url, tmp_path) as feed:
+        await until(lambda: "unknown stream" in feed.source.trouble)
+        await until(lambda: venue.connections >= 3)
+
+
+async def test_a_connection_is_replaced_before_the_venue_cuts_it_and_none_is_missed(tmp_path: Path) -> None:
+    """The second opens before the first closes; both play the same minutes, and dedup knows the repeats by their ids."""
+
+    async def live(venue: FaultyVenue, socket: object) -> None:
+        """Everybody who is connected gets what is traded now."""
+        loop = asyncio.get_running_loop()
+        while True:
+            now = int(loop.time() * 500)
+            await socket.send(next(frames_from(now, 1)), text=True)  # type: ignore[attr-defined]
+            await asyncio.sleep((now + 1) / 500 - loop.time())
+
+    venue = quick(BINANCE, max_age_seconds=0.3)
+    async with listening(FaultyVenue([live])) as faulty, reading(venue, faulty.url, tmp_path) as feed:
+        await until(lambda: faulty.connections >= 5)
+        await feed.live.settle()
+    assert feed.gaps == 1, "only the first connection comes after nothing"
+    assert set(numbers_in_log(tmp_path)) >= numbers_of(feed.received[:-5])
+
+
+async def test_a_burst_is_taken_whole(tmp_path: Path) -> None:
+    """6,000 trades at once: the socket waits for the log, not the trades."""
+    frames = list(frames_from(1, 6_000))
+    async with (
+        listening(FaultyVenue([play(frames)])) as venue,
+        reading(BINANCE, venue.url, tmp_path, memory_bytes=100_000, disk_bytes=1_000_000, ping_seconds=20) as feed,
+    ):
+        await until(lambda: len(feed.received) == 6_000, seconds=60)
+        await feed.live.settle()
+    assert set(numbers_in_log(tmp_path)) == set(range(1, 6_001))
+
+
+class AbsentLog:
+    """A log that takes nothing until it is mended."""
+
+    def __init__(self, log: object) -> None:
+        self._log, self.is_mended = log, False
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._log, name)
+
+    async def send(self, topic: str, partition: int, records: object) -> int:
+        if not self.is_mended:
+            raise TransportError("the log does not answer")
+        return await self._log.send(topic, partition, records)  # type: ignore[attr-defined,no-any-return]
+
+
+async def test_while_the_log_is_away_trades_go_to_memory_then_disk_then_stay_in_the_socket(tmp_path: Path) -> None:
+    """Bounded, in this order, and it says which; when the log comes back all of them are in it, in order."""
+    from k2stream.transport.embedded_sink import EmbeddedSink
+
+    sink = AbsentLog(EmbeddedSink(tmp_path / "log"))
+    frames = list(frames_from(1, 6_000))
+    async with (
+        listening(FaultyVenue([play(frames)])) as venue,
+        reading(BINANCE, venue.url, tmp_path, sink=sink, memory_bytes=100_000, disk_bytes=200_000, ping_seconds=20) as feed,  # type: ignore[arg-type]
+    ):
+        await until(lambda: feed.spool.where == "nowhere")
+        stands = len(feed.received)
+        await asyncio.sleep(0.3)
+        assert len(feed.received) == stands < 6_000
+        assert 250_000 < len(feed.spool) < 450_000
+        sink.is_mended = True
+        await until(lambda: len(feed.received) == 6_000, seconds=60)
+        await feed.live.settle()
+    numbers = [*numbers_in_log(tmp_path).elements()]
+    assert numbers == list(range(1, 6_001)), "each once, in order"
+
+
+async def test_what_the_log_did_not_take_is_published_by_the_next_feed(tmp_path: Path) -> None:
+    """The feed stops while the log is away: the disk keeps it, markers too, and the next one begins with it."""
+    from k2stream.transport.embedded_sink import EmbeddedSink
+
+    sink = AbsentLog(EmbeddedSink(tmp_path / "log"))
+    async with (
+        listening(FaultyVenue([play(list(frames_from(1, 3_000)))])) as venue,
+        reading(BINANCE, venue.url, tmp_path, sink=sink, memory_bytes=100_000) as feed,  # type: ignore[arg-type]
+    ):
+        await until(lambda: len(feed.received) == 3_000)
+        await until(lambda: len(feed.spool) > 700_000)
+    async with listening(FaultyVenue([play(list(frames_from(3_001, 10)))])) as venue, reading(BINANCE, venue.url, tmp_path) as feed:
+        await until(lambda: len(feed.received) == 10)
+        await feed.live.settle()
+    assert set(numbers_in_log(tmp_path)) == set(range(1, 3_011))
+    assert sum(numbers_in_log(tmp_path).values()) == 3_010, "none of them twice"
+
+
+async def test_a_disk_that_is_full_ends_the_feed_with_a_sentence(tmp_path: Path) -> None:
+    """It names the file; what is in it stays."""
+    from k2stream.feed.spool import Spool
+    from k2stream.transport.sink import Outgoing
+
+    (tmp_path / "full").symlink_to("/dev/full")
+    spool = Spool(tmp_path / "full", memory_bytes=0, disk_bytes=1 << 20)
+    with closing(spool), pytest.raises(FeedError, match="cannot be written"):
+        await spool.put([Outgoing(b"k", b"v", 1)])
+
+
+async def test_repeated_last_matches_are_known_by_their_ids(tmp_path: Path) -> None:
+    """Coinbase repeats an older trade on every subscription: the same id, so dedup drops it."""
+    frames = shipped("frames/coinbase_exchange_2021-04-17.jsonl.gz").splitlines()
+    async with (
+        listening(FaultyVenue([play(frames, then=drop), play(frames)])) as venue,
+        reading(quick(COINBASE, quiet_seconds=None), venue.url, tmp_path, symbols=("SKL-USD",)) as feed,
+    ):
+        await until(lambda: len(feed.received) == 2 * len(frames))
+        await feed.live.settle()
+    decoder = Decoder("trade_v2", OneSchema())
+    ids = Counter(i for batch in batches(tmp_path) for i in zip(*(decoder.decode(batch).rows[c].to_pylist() for c in ("symbol", "trade_id")), strict=True))
+    distinct = {(t["symbol"], t["trade_id"]) for f in frames for t in coinbase.read(f, new_id=str, now_us=0).trades}
+    assert set(ids) == distinct
+    assert sum(ids.values()) == 2 * 107
+
+
+async def test_the_command_publishes_until_it_is_told_to_stop(tmp_path: Path, certificate: Certificate) -> None:
+    """`k2 feed binance` as a process of its own: topic and contract are made, the trades are in the log when it ends."""
+    settings = {"K2_HOME": str(tmp_path / "home"), "K2_FEED_CA_FILE": str(certificate.authority), "K2_PARTITIONS": "2"}
+    async with listening(FaultyVenue([play(list(frames_from(1, 500)))]), certificate) as venue:
+        environment = {**os.environ, **settings, "K2_BINANCE_URLS": venue.url}
+        command = [sys.executable, "-m", "k2stream.cli", "feed", "binance", "--symbols", "BTCUSDT"]
+        feed = await asyncio.create_subprocess_exec(*command, env=environment)
+        log = EmbeddedLog(tmp_path / "home" / "log")
+        try:
+            topic = "market.crypto.trades.binance"
+            await until(lambda: sum(log.bounds(TopicPartition(topic, p))[1] for p in range(2)) == 501 if topic in log.topics() else False, seconds=60)
+        finally:
+            log.close()
+            feed.terminate()
+        assert await feed.wait() == 0
+
+
+async def test_an_unchecked_certificate_is_warned_of_at_every_start(tmp_path: Path, certificate: Certificate) -> None:
+    """Only the setting's own name turns the check off."""
+    settings = {"K2_HOME": str(tmp_path / "home"), "K2_BINANCE_SSL_VERIFY": "false"}
+    async with listening(FaultyVenue([play(list(frames_from(1, 5)))]), certificate) as venue:
+        environment = {**os.environ, **settings, "K2_BINANCE_URLS": venue.url}
+        command = [sys.executable, "-m", "k2stream.cli", "feed", "binance", "--symbols", "BTCUSDT"]
+        feed = await asyncio.create_subprocess_exec(*command, env=environment, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT)
+        await until(lambda: venue.connections == 1, seconds=60)
+        await asyncio.sleep(0.2)
+        feed.terminate()
+        said = (await feed.communicate())[0].decode()
+    assert "K2_BINANCE_SSL_VERIFY=false" in said
+    assert "feed.connected" in said
