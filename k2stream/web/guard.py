@@ -6,8 +6,10 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 HEADER = "X-API-Key"
+BEARER = "Bearer "
+"""Of an Authorization header, for clients that can send no other: Prometheus."""
 
-OPEN_PAGES = ("/healthz",)
+OPEN_PAGES = ("/healthz", "/livez")
 """What a load balancer asks without a key."""
 
 
@@ -20,7 +22,7 @@ def require_key(pages: web.Application, key: str) -> None:
 def _guard(key: str) -> Middleware:
     @web.middleware
     async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
-        given = request.headers.get(HEADER, "")
+        given = request.headers.get(HEADER) or request.headers.get("Authorization", "").removeprefix(BEARER)
         if request.path in OPEN_PAGES or hmac.compare_digest(key.encode(), given.encode(errors="surrogateescape")):
             return await handler(request)
         return web.json_response({"error": f"{HEADER} is missing or wrong"}, status=401)

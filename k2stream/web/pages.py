@@ -1,4 +1,4 @@
-"""The worker's own pages beside Faust's: /state, /healthz and /metrics."""
+"""The worker's own pages beside Faust's: /state, /healthz, /livez and /metrics."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from faust.web import Request, Response, View
 from k2stream import metrics
 from k2stream.app import K2App
 
-PAGES = ("/state", "/healthz", "/metrics")
+PAGES = ("/state", "/healthz", "/livez", "/metrics")
 """Every page k2stream adds to the worker's web server."""
 
 
@@ -23,6 +23,10 @@ def add_pages(app: K2App) -> None:
     async def healthz(view: View, request: Request) -> Response:
         health = app.health
         return _json(view, {"ok": health.is_green(), "causes": health.causes()}, status=200 if health.is_green() else 503)
+
+    @app.page("/livez", name="livez")
+    async def livez(view: View, request: Request) -> Response:
+        return _json(view, {"ok": True})  # the loop turns: a service that is gone is no reason to start the worker anew
 
     @app.page("/metrics", name="metrics")
     async def metrics_page(view: View, request: Request) -> Response:

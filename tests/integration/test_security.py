@@ -26,8 +26,8 @@ PAGES = ("/", "/state", "/metrics", "/table/", "/table/letters/", "/router/", "/
 pytestmark = pytest.mark.timeout(120)
 
 
-def status(worker: WorkerProcess, page: str, key: str | None = None, method: str = "GET") -> int:
-    request = urllib.request.Request(f"http://127.0.0.1:{worker.port}{page}", method=method, headers={} if key is None else {"X-API-Key": key})
+def status(worker: WorkerProcess, page: str, key: str | None = None, method: str = "GET", header: str = "X-API-Key") -> int:
+    request = urllib.request.Request(f"http://127.0.0.1:{worker.port}{page}", method=method, headers={} if key is None else {header: key})
     try:
         with urllib.request.urlopen(request, timeout=10) as answer:
             return int(answer.status)
@@ -75,6 +75,13 @@ def test_the_key_opens_pages_and_health_needs_none(worker: WorkerProcess) -> Non
     assert {page: status(worker, page, KEY) for page in PAGES if "no/such" not in page} == dict.fromkeys(PAGES[:-1], 200)
     assert status(worker, "/no/such/page", KEY) == 404
     assert status(worker, "/healthz") == 200
+    assert status(worker, "/livez") == 200
+
+
+def test_prometheus_gives_the_key_as_a_bearer_token(worker: WorkerProcess) -> None:
+    """It can send no header of our own; a wrong token opens nothing."""
+    assert status(worker, "/metrics", f"Bearer {KEY}", header="Authorization") == 200
+    assert status(worker, "/metrics", f"Bearer {KEY}x", header="Authorization") == 401
 
 
 def test_a_worker_listens_on_this_machine_only(tmp_path: Path) -> None:

@@ -56,4 +56,4 @@ def test_the_exact_set_of_tables(declared: Mapping[str, object]) -> None:
 
 def test_the_exact_set_of_pages(declared: Mapping[str, object]) -> None:
     """Beside Faust's own."""
-    assert declared["pages"] == ["/healthz", "/metrics", "/state"]
+    assert declared["pages"] == ["/healthz", "/livez", "/metrics", "/state"]
