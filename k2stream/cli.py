@@ -166,14 +166,19 @@ def reset(yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = Fals
 def adopt(
     table: Annotated[str, typer.Option(help="Table without a reachable offset vector.")] = "trades",
     lost: Annotated[bool, typer.Option("--lost", help="Accept instead that the log lost offsets before they were read.")] = False,
+    group: Annotated[bool, typer.Option("--group", help="Hand the table instead to the group of K2_APP_ID; stop the other group's workers first.")] = False,
 ) -> None:
     """Give a table that lost its offset vector a new one, taken from its rows; begins a new count."""
     settings = _settings_of_tables()
     from k2stream.clock import Deadline
-    from k2stream.lake.adopt import accept_loss, adopt_table
+    from k2stream.lake.adopt import accept_loss, adopt_group, adopt_table
     from k2stream.transport.ends import begins_of
 
     deadline = Deadline.after(settings.commit_timeout_ms / 1000)
+    if group:
+        before = adopt_group(settings, table, deadline)
+        typer.echo(f"{settings.namespace}.{table} belongs to group {settings.app_id} now" + (f", before to {before}." if before else "."))
+        return
     if lost:
         given_up = accept_loss(settings, table, begins_of(settings), deadline)
         for tp, (first, last) in sorted(given_up.items()):

@@ -80,6 +80,10 @@ class Tracker:
         """Advance over rows whose events were taken long ago; same order, same state as `settle`."""
         self.settle(rows, Notes())
 
+    def lose(self, loss: Loss) -> None:
+        """Know that the log lost these offsets: gaps between rows on both sides of them have that cause."""
+        self._note(Notes(losses=(loss,)))
+
     def snapshot(self, tp: TopicPartition) -> bytes:
         """State of the streams at home in `tp` and the notes of `tp`; about 80 bytes a stream. Equal states are equal bytes."""
         streams = [stream.pack() for _, stream in sorted(self._homes.get(tp, {}).items())]

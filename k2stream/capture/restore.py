@@ -23,12 +23,18 @@ from k2stream.gaps import Tracker
 from k2stream.lake.offsets import Entry
 from k2stream.pipeline import event_times_us
 from k2stream.records import TopicPartition
+from k2stream.sequence_notes import Loss
 from k2stream.state.store import Saved
 
 log = structlog.get_logger(__name__)
 
 NOTHING_BEFORE = -(1 << 63)
 """Floor of a partition whose every committed key is in the filter."""
+
+STEP_OFFSETS = 250_000
+"""Rows of so many offsets are in memory at once, some 40 MB, however far the state lies behind."""
+UNTRACKED_OFFSETS = 20 * STEP_OFFSETS
+"""So far back streams are read again that have no tracker file and lost what came next: gaps over a loss have a row before it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +90,7 @@ def _restore_tracker(edges: Edges, entry: Entry, tracker: Tracker, tp: TopicPart
     for stands_at, blob in sorted(states, key=lambda state: state[0], reverse=True):
         if tracker.restore(tp, blob):
             return stands_at
-    return entry.start
+    return entry.start if entry.lost_from is None else max(0, entry.lost_from - UNTRACKED_OFFSETS)
 
 
 def _restore_keys(seen: SeenFilter, saved: Saved) -> int:
@@ -107,19 +113,22 @@ def floor_without_keys(head: Head) -> int:
     return NOTHING_BEFORE if head.watermark_us is None else head.watermark_us + 1
 
 
-def _replay(
-    edges: Edges, head: Head, tracker: Tracker, seen: SeenFilter, tp: TopicPartition, *, tracked: int, keyed: int
-) -> None:
-    """Tracker and filter from where they stand up to `next`."""
+def _replay(edges: Edges, head: Head, tracker: Tracker, seen: SeenFilter, tp: TopicPartition, *, tracked: int, keyed: int) -> None:
+    """Tracker and filter from where they stand up to `next`, a bounded number of rows at a time."""
     entry, base = head.vector[tp], min(tracked, keyed)
+    if entry.lost_from is not None and tracked < entry.start:
+        tracker.lose(Loss(*tp, entry.lost_from, entry.start - 1))
     if base >= entry.next or head.snapshot_id is None:
         return
-    rows = edges.rows_of(head.snapshot_id, tp, base, entry.next)
-    tracker.replay(_from(rows, tracked))
-    unknown = _from(rows, keyed)
-    if unknown.num_rows:
-        seen.mark(dedup_keys(unknown["exchange"], unknown["symbol"], unknown["trade_id"]), event_times_us(unknown))
-    log.info("state.replayed", topic=tp.topic, partition=tp.partition, from_offset=base, to_offset=entry.next, rows=rows.num_rows)
+    count = 0
+    for first in range(base, entry.next, STEP_OFFSETS):
+        rows = edges.rows_of(head.snapshot_id, tp, first, min(first + STEP_OFFSETS, entry.next))
+        count += rows.num_rows
+        tracker.replay(_from(rows, tracked))
+        unknown = _from(rows, keyed)
+        if unknown.num_rows:
+            seen.mark(dedup_keys(unknown["exchange"], unknown["symbol"], unknown["trade_id"]), event_times_us(unknown))
+    log.info("state.replayed", topic=tp.topic, partition=tp.partition, from_offset=base, to_offset=entry.next, rows=count)
 
 
 def _from(rows: pa.Table, offset: int) -> pa.Table:
