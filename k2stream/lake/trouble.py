@@ -113,9 +113,9 @@ def _sql_advice(text: str) -> str:
 
 
 def _reason(exc: BaseException) -> str:
-    """The last words of an HTTP client's chain of causes; of others the first line."""
-    reason = getattr(exc.args[0], "reason", None) if isinstance(exc, RequestException) and exc.args else None
-    return _first_line(exc) if reason is None else str(reason).rpartition(": ")[2]
+    """The innermost cause of an HTTP client's chain, without the address in front of it."""
+    inner = next((cause for cause in (getattr(exc, "reason", None), *reversed(exc.args)) if isinstance(cause, BaseException)), None)
+    return _reason(inner) if inner is not None else _first_line(exc).rpartition("): ")[2]
 
 
 def _first_line(exc: BaseException) -> str:
