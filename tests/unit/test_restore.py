@@ -1,11 +1,19 @@
 """What a worker may believe of its filter after a restart."""
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from k2stream.capture.restore import NOTHING_BEFORE, _floor, _is_usable
+import pyarrow as pa
+import pytest
+
+from k2stream.capture import restore as restoring
+from k2stream.capture.restore import NOTHING_BEFORE, Memory, _floor, _is_usable, restore
+from k2stream.dedup.bloom import SeenFilter
+from k2stream.gaps import Notes, Tracker
 from k2stream.lake.offsets import Counts, Entry, Vector
 from k2stream.records import TopicPartition
 from k2stream.state.store import Saved, Stamp
+from k2stream.testing import trade_rows
 
 A, B = TopicPartition("market.equities.trades.asx", 0), TopicPartition("market.equities.trades.asx", 1)
 
@@ -53,3 +61,64 @@ def test_with_nothing_stored_every_trade_up_to_the_newest_is_a_question() -> Non
     """Redis wiped, or an adopted table."""
     assert _floor(AHead({A: Entry(100, 100)}), {A: None}) == 1_001
     assert _floor(AHead({A: Entry(0, 0)}, watermark_us=None), {A: None}) == NOTHING_BEFORE
+
+
+class OneTable:
+    """A table's rows of one partition, one an offset, and its tracker file; remembers how much was asked for at once."""
+
+    def __init__(self, offsets: Iterable[int], tracker: tuple[int, bytes] | None = None) -> None:
+        self.offsets, self.tracker, self.asked = list(offsets), tracker, 0
+        self.table, self.store = self, self
+
+    def load(self, tps: Iterable[TopicPartition]) -> Mapping[TopicPartition, Saved]:
+        return {}
+
+    def tracker_blob(self, name: str, tp: TopicPartition) -> tuple[int, bytes] | None:
+        return self.tracker
+
+    def on_step(self, step: str) -> None:
+        """Nobody listens."""
+
+    def rows_of(self, snapshot_id: int, tp: TopicPartition, first: int, last: int) -> pa.Table:
+        rows = rows_at(o for o in self.offsets if first <= o < last)
+        self.asked = max(self.asked, rows.num_rows)
+        return rows
+
+
+def rows_at(offsets: Iterable[int]) -> pa.Table:
+    """Trades of one symbol whose numbers are their offsets, but that ten of a hundred never arrived at the source."""
+    return trade_rows({"topic": A.topic, "partition": 0, "offset": o, "source_sequence": o + o // 100 * 10, "trade_id": str(o)} for o in offsets)
+
+
+def restored(edges: OneTable, entry: Entry) -> Memory:
+    seen = SeenFilter(1 << 20, 1 << 40, 0)
+    return restore(edges, AHead({A: entry}), Tracker("trades", 10), seen, {A})  # type: ignore[arg-type] # as much of the edges as it asks
+
+
+def test_a_restart_far_behind_its_state_holds_a_bounded_number_of_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twenty windows of rows at once would be gigabytes; in steps they bring the same state."""
+    whole = OneTable(range(1_000))
+    expected = restored(whole, Entry(0, 1_000))
+    monkeypatch.setattr(restoring, "STEP_OFFSETS", 64)
+    stepwise = OneTable(range(1_000))
+    found = restored(stepwise, Entry(0, 1_000))
+    assert (whole.asked, stepwise.asked) == (1_000, 64)
+    assert found.tracker.snapshot(A) == expected.tracker.snapshot(A)
+
+
+@pytest.mark.parametrize("has_tracker_file", [True, False])
+def test_a_gap_over_accepted_losses_has_that_cause(has_tracker_file: bool) -> None:
+    """The numbers are missing because the log lost them, and no feed is to blame; state from before the loss is still read."""
+    before = Tracker("trades", 10)
+    before.replay(rows_at(range(80)))
+    edges = OneTable(range(80), (80, before.snapshot(A)) if has_tracker_file else None)
+    memory = restored(edges, Entry(95, 95, tracker_file="x" if has_tracker_file else None, lost_from=80))
+    (event,) = memory.tracker.settle(rows_at(range(95, 99)), Notes()).to_pylist()
+    assert (event["first_sequence"], event["last_sequence"], event["missing"], event["cause"]) == (80, 94, 15, "topic_loss")
+
+
+def test_a_loss_is_the_cause_of_one_gap_only() -> None:
+    """State that was saved after the loss knows it; a later gap has its own cause."""
+    memory = restored(OneTable([*range(80), *range(95, 99)]), Entry(95, 99, lost_from=80))
+    (event,) = memory.tracker.settle(rows_at([105]), Notes()).to_pylist()
+    assert event["cause"] == "upstream"
