@@ -145,7 +145,7 @@ def audit_lake(settings: Settings, *, letters: Letters | None = None, letters_dr
     with ExitStack() as stack:
         reader = stack.enter_context(closing(TableReader.open_reader(settings, name)))
         spill = stack.enter_context(TemporaryDirectory(prefix="k2-audit-"))
-        engine = stack.enter_context(Engine(spill=Path(spill)))
+        engine = stack.enter_context(Engine.of(settings, spill=Path(spill)))
         tolerance_us = settings.dedup_tolerance_ms * 1000
         return audit(reader, engine, tolerance_us=tolerance_us, letters=letters, letters_dropped=letters_dropped, name=name)
 

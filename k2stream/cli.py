@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from k2stream.cli_topics import app as topics_app
 from k2stream.errors import K2Error, QueryError, ServiceError
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ dev_app = typer.Typer(help="Real servers on this machine, for development.", no_
 app.add_typer(feed_app, name="feed")
 app.add_typer(query_app, name="query")
 app.add_typer(dev_app, name="dev")
+app.add_typer(topics_app, name="topics")
 
 
 @app.command()
@@ -236,7 +238,7 @@ def query_trades(
     from k2stream.query.questions import files_for, trades
     from k2stream.query.receipt import Receipt
 
-    with closing(TableReader.open_reader(settings, "trades")) as reader, Engine() as engine:
+    with closing(TableReader.open_reader(settings, "trades")) as reader, Engine.of(settings) as engine:
         head = reader.head()
         files = [] if head.snapshot_id is None else files_for(reader.files(head.snapshot_id), symbol=symbol, exchange=exchange, start=start, end=end)
         answer = trades(engine, files, symbol=symbol, exchange=exchange, start=start, end=end, limit=limit)

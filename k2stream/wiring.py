@@ -20,6 +20,7 @@ from k2stream.gaps import Tracker
 from k2stream.lake.declaration import TableDeclaration
 from k2stream.lake.local import is_of_this_machine
 from k2stream.lake.table import TradesLake
+from k2stream.query.engine import Engine
 from k2stream.query.origin import rows_of
 from k2stream.query.seen import TableSeen
 from k2stream.records import TopicPartition
@@ -61,14 +62,14 @@ def open_capture(app: K2App, data_type: str, rows: TableDeclaration, events: Tab
     if settings.registry_url:
         where = f"The schema registry {without_password(settings.registry_url)}"
         app.watch.add(Asked("registry", where, lambda: asyncio.to_thread(registry.ping)))
-    letters = LetterBox(app.sink, settings.partitions)
+    letters, engine = LetterBox(app.sink, settings.partitions), Engine.of(settings)
     edges = Edges(
         consumer=lambda: cast(BatchConsumer, app.consumer),  # every transport of ours makes one
         log=app.sink,
         decoder=Decoder(SCHEMA_OF_DATA_TYPE[data_type], registry),
         table=table,
-        lookup=TableSeen(table.files, settings.dedup_tolerance_ms * 1000),
-        rows_of=lambda snapshot_id, tp, first, last: rows_of(table.files(snapshot_id), TopicPartition(*tp), first, last),
+        lookup=TableSeen(table.files, settings.dedup_tolerance_ms * 1000, engine=engine),
+        rows_of=lambda snapshot_id, tp, first, last: rows_of(table.files(snapshot_id), TopicPartition(*tp), first, last, engine=engine),
         store=store,
         letters=letters.publish,
         on_step=on_step,

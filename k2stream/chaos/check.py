@@ -74,7 +74,11 @@ def check(settings: Settings, reference: Reference, *, is_final: bool) -> Verdic
     `is_final`: nothing is on its way any more, so the gaps table must hold every event.
     """
     began = time.monotonic()
-    with closing(TableReader.open_reader(settings, "trades")) as trades, closing(TableReader.open_reader(settings, "gaps")) as gaps, Engine() as engine:
+    with (
+        closing(TableReader.open_reader(settings, "trades")) as trades,
+        closing(TableReader.open_reader(settings, "gaps")) as gaps,
+        Engine.of(settings) as engine,
+    ):
         head = trades.head()
         table = Pinned(head, trades.files(head.snapshot_id) if head.snapshot_id else [])
         gaps_snapshot = gaps.load().current_snapshot()

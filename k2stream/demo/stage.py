@@ -167,7 +167,7 @@ def _report(settings: Settings, console: Console, truth: Truth, topics: Sequence
     with (
         closing(TableReader.open_reader(settings, "trades")) as trades_reader,
         closing(TableReader.open_reader(settings, "gaps")) as gaps_reader,
-        Engine() as engine,
+        Engine.of(settings) as engine,
     ):
         head = trades_reader.head()
         gaps_snapshot = gaps_reader.load().current_snapshot()

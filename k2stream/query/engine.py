@@ -1,14 +1,18 @@
-"""The DuckDB engine: in memory, bounded, closed to the network; the only place that opens a connection."""
+"""The DuckDB engine: in memory, bounded, closed to the network but for the tables' own store; the only place that opens a connection."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 import duckdb
 import pyarrow as pa
 
 from k2stream.errors import QueryError
+from k2stream.object_store import ObjectStore, is_object, object_store
+from k2stream.query.s3 import open_s3
+from k2stream.settings import Settings
 from k2stream.table_file import TableFile
 
 MEMORY_BYTES = 512 << 20
@@ -33,8 +37,11 @@ Value = object
 class Engine:
     """One DuckDB instance; every question runs on a cursor of its own, so threads may ask at once."""
 
-    def __init__(self, *, memory_bytes: int = MEMORY_BYTES, threads: int = THREADS, spill: Path | None = None) -> None:
-        """`spill` is a folder for what does not fit; None: a question that does not fit is refused."""
+    def __init__(self, *, memory_bytes: int = MEMORY_BYTES, threads: int = THREADS, spill: Path | None = None, store: ObjectStore | None = None) -> None:
+        """`spill` is a folder for what does not fit; None: a question that does not fit is refused.
+
+        `store` is the S3 whose files questions may name; None: no file but the disk's is read.
+        """
         config: dict[str, str | bool | int | float | list[str]] = {
             **CLOSED,
             "memory_limit": f"{memory_bytes // 1024} KiB",
@@ -44,7 +51,23 @@ class Engine:
         self._connection = duckdb.connect(":memory:", config=config)
         self._connection.execute("SET GLOBAL TimeZone = 'UTC'")
         self._connection.execute("SET GLOBAL parquet_metadata_cache = true")  # data files never change
+        self._no_s3 = self._open_s3(store)
         self._connection.execute("SET lock_configuration = true")
+
+    @classmethod
+    def of(cls, settings: Settings, *, spill: Path | None = None) -> Self:
+        """An engine that reads the tables wherever these settings let them lie."""
+        return cls(spill=spill, store=object_store(settings))
+
+    def _open_s3(self, store: ObjectStore | None) -> QueryError | None:
+        """Why S3 cannot be read; None if it can. Told only to who asks for a file there: a REST catalog may use the disk."""
+        if store is None:
+            return QueryError("This engine was opened for files on the disk, and is asked for one on S3.")
+        try:
+            open_s3(self._connection, store)
+        except QueryError as exc:
+            return exc
+        return None
 
     def ask(
         self,
@@ -59,6 +82,8 @@ class Engine:
         `files` is bound as `$files`, `values` by their names; `tables` are Arrow tables visible under theirs.
         Raises QueryError with DuckDB's words: a file that is gone, memory that is not enough.
         """
+        if self._no_s3 is not None and any(is_object(file.path) for file in files):
+            raise self._no_s3
         bound = dict(values or {})
         if "$files" in sql:
             bound["files"] = [readable_path(file.path) for file in files]
