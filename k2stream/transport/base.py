@@ -68,7 +68,7 @@ class BatchNativeConsumer(ThreadDelegateConsumer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.settings: Settings = _settings_of(self.app)
+        self.settings: Settings = settings_of(self.app)
         self.budget = ByteBudget(self.settings.fetch_buffer_bytes, on_room=self._poke)
         self._read_offset = ReadOffsets(self.is_batch_topic)
         self._readings: dict[TP, Reading] = {}
@@ -405,7 +405,7 @@ class BatchNativeConsumer(ThreadDelegateConsumer):
             self.log.error("%s failed while partitions are taken away: %r", name, task.exception())
 
 
-def _settings_of(app: Any) -> Settings:
+def settings_of(app: Any) -> Settings:
     """The app's own settings; a plain Faust app has those of the environment."""
     settings = getattr(app, "settings", None)
     return settings if isinstance(settings, Settings) else load_settings()

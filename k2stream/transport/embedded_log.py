@@ -76,6 +76,36 @@ class EmbeddedLog:
             db.executemany("INSERT INTO partitions (topic_id, partition) VALUES (?, ?)", ((made.lastrowid, p) for p in range(partitions)))
         return True
 
+    def grow(self, topic: str, partitions: int) -> None:
+        """Give it so many partitions; one that has as many or more is left as it is."""
+        with self._write() as db:
+            more = range(self._now(db, topic).partitions, partitions)
+            db.executemany("INSERT INTO partitions (topic_id, partition) SELECT id, ? FROM topics WHERE name = ?", ((p, topic) for p in more))
+            db.execute("UPDATE topics SET partitions = max(partitions, ?) WHERE name = ?", (partitions, topic))
+            self._version_of_topics = -1
+
+    def configure(self, topic: str, config: Mapping[str, str]) -> None:
+        """Set these of its settings; the others stay as they are."""
+        with self._write() as db:
+            whole = {**self._now(db, topic).config, **config}
+            db.execute("UPDATE topics SET config = ? WHERE name = ?", (json.dumps(whole), topic))
+            self._version_of_topics = -1
+
+    def delete_topic(self, topic: str) -> None:
+        """Its log batches, partitions, and what groups remember of it; one that does not exist is no error."""
+        with self._write() as db:
+            for (id_,) in db.execute("SELECT p.id FROM partitions p JOIN topics t ON t.id = p.topic_id WHERE t.name = ?", (topic,)).fetchall():
+                db.execute("DELETE FROM log_batches WHERE id BETWEEN ? AND ?", (id_ << PARTITION_SHIFT, (id_ + 1 << PARTITION_SHIFT) - 1))
+            db.execute("DELETE FROM partitions WHERE topic_id IN (SELECT id FROM topics WHERE name = ?)", (topic,))
+            for table, column in (("topics", "name"), ("group_offsets", "topic"), ("floors", "topic")):
+                db.execute(f"DELETE FROM {table} WHERE {column} = ?", (topic,))
+            self._version_of_topics = -1
+
+    def _now(self, db: sqlite3.Connection, topic: str) -> TopicInfo:
+        """As another process may just have changed it."""
+        self._load_topics(db)
+        return self.topic(topic)
+
     def topics(self) -> Mapping[str, TopicInfo]:
         """Every topic, as of now."""
         with self._read() as db:

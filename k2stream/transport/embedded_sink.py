@@ -7,7 +7,7 @@ from pathlib import Path
 from k2stream.records import LogBatch, TopicPartition
 from k2stream.transport.batch_builder import build_log_batch
 from k2stream.transport.embedded_log import Append, EmbeddedLog
-from k2stream.transport.sink import Outgoing
+from k2stream.transport.sink import Outgoing, TopicState
 
 COMMIT_BYTES = 16 << 20
 """A transaction takes no more than this, so that it fits the write-ahead file and readers are not kept waiting."""
@@ -104,6 +104,23 @@ class EmbeddedSink:
         """Every topic and its number of partitions."""
         infos = await asyncio.to_thread(lambda: self._open().topics())
         return {name: info.partitions for name, info in infos.items()}
+
+    async def describe_topics(self) -> Mapping[str, TopicState]:
+        """Every topic."""
+        infos = await asyncio.to_thread(lambda: self._open().topics())
+        return {name: TopicState(info.partitions, info.config) for name, info in infos.items()}
+
+    async def grow(self, topic: str, partitions: int) -> None:
+        """Give a topic so many partitions; one that has as many or more is left as it is."""
+        await asyncio.to_thread(lambda: self._open().grow(topic, partitions))
+
+    async def configure(self, topic: str, config: Mapping[str, str]) -> None:
+        """Set these of a topic's settings; the others stay as they are."""
+        await asyncio.to_thread(lambda: self._open().configure(topic, config))
+
+    async def delete_topic(self, topic: str) -> None:
+        """Delete a topic and its records; one that does not exist is no error."""
+        await asyncio.to_thread(lambda: self._open().delete_topic(topic))
 
     async def bounds(self, tp: TopicPartition) -> tuple[int, int]:
         """First offset still kept and the offset after the last one."""

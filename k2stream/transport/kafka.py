@@ -12,7 +12,7 @@ from faust.types import TP
 
 from k2stream.transport.assignor import Assignor
 from k2stream.transport.base import BatchNativeConsumer, BatchNativeTransport
-from k2stream.transport.kafka_options import KAFKA_PORT
+from k2stream.transport.kafka_access import KAFKA_PORT
 from k2stream.transport.kafka_producer import Producer
 from k2stream.transport.kafka_sink import KafkaSink
 from k2stream.transport.kafka_thread import KafkaThread

@@ -1,14 +1,13 @@
-"""What our aiokafka consumer is told: Faust's configuration for the connection, ours for all that decides what is read."""
+"""What our aiokafka consumer is told: Faust's configuration for its timeouts, ours for all that decides what is read and who may."""
 
 from collections.abc import Sequence
 from typing import Any
 
-from faust.transport.drivers.aiokafka import credentials_to_aiokafka_auth, server_list
 from yarl import URL
 
 from k2stream.settings import Settings
+from k2stream.transport.kafka_access import security_options, servers_of
 
-KAFKA_PORT = 9092
 FETCH_WAIT_MS = 250
 """A broker holds an empty fetch so long: partitions that were sought meanwhile wait for its answer."""
 MIN_PARTITION_BYTES = 1 << 16
@@ -17,17 +16,11 @@ PARTITION_SHARE = 8
 NEVER_MS = (1 << 31) - 1
 
 
-def bootstrap_of(urls: Sequence[URL]) -> list[str]:
-    """`host:port` of each URL, as aiokafka wants them; IPv6 addresses in brackets."""
-    servers: list[str] = server_list(list(urls), KAFKA_PORT)
-    return servers
-
-
 def consumer_options(conf: Any, settings: Settings, urls: Sequence[URL], assignor: object) -> dict[str, Any]:
     """Arguments of AIOKafkaConsumer for a worker; `conf` is the Faust app's configuration."""
     partition_bytes = max(MIN_PARTITION_BYTES, settings.fetch_buffer_bytes // PARTITION_SHARE)
     return {
-        "bootstrap_servers": bootstrap_of(urls),
+        "bootstrap_servers": servers_of(urls),
         "client_id": conf.broker_client_id,
         "group_id": conf.id,
         "group_instance_id": conf.consumer_group_instance_id,
@@ -47,10 +40,5 @@ def consumer_options(conf: Any, settings: Settings, urls: Sequence[URL], assigno
         "request_timeout_ms": int(conf.broker_request_timeout * 1000),
         "metadata_max_age_ms": min(conf.consumer_metadata_max_age_ms, settings.topic_refresh_ms),
         "connections_max_idle_ms": conf.consumer_connections_max_idle_ms,
-        **auth_options(conf),
+        **security_options(settings),
     }
-
-
-def auth_options(conf: Any) -> dict[str, Any]:
-    """TLS and SASL, as Faust's `broker_credentials` and `ssl_context` say."""
-    return dict(credentials_to_aiokafka_auth(conf.broker_credentials, conf.ssl_context))

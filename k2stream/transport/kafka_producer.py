@@ -1,7 +1,7 @@
 """Faust's producer, except that it starts without a broker and waits for it at the first use."""
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
 from typing import Any
 
 import aiokafka
@@ -12,6 +12,8 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import RecordMetadata
 from mode import Service
 
+from k2stream.transport.base import settings_of
+from k2stream.transport.kafka_access import security_options
 from k2stream.transport.kafka_retry import backoff
 
 POLL_SECONDS = 0.02
@@ -70,6 +72,9 @@ class Producer(driver.Producer):
         """Create it unless it exists."""
         await self._connected()
         await super().create_topic(*args, **kwargs)
+
+    def _settings_auth(self) -> Mapping[str, Any]:
+        return security_options(settings_of(self.app))
 
     def supports_headers(self) -> bool:
         return True

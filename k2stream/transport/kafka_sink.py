@@ -4,7 +4,7 @@ aiokafka's producer collects records into batches of its own; this one keeps the
 or not as a whole.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from aiokafka.client import AIOKafkaClient
@@ -17,9 +17,10 @@ from aiokafka.protocol.produce import ProduceRequest
 
 from k2stream.errors import TransportError
 from k2stream.records import HEADER, LogBatch, TopicPartition
+from k2stream.transport import kafka_admin
 from k2stream.transport.batch_builder import build_log_batch
-from k2stream.transport.kafka_link import KafkaLink
-from k2stream.transport.sink import Outgoing
+from k2stream.transport.kafka_link import Answer, KafkaLink
+from k2stream.transport.sink import Outgoing, TopicState
 
 E_NO_TOPIC = "Topic {topic} does not exist on {bootstrap}. Create it, or correct the name."
 
@@ -87,7 +88,7 @@ class KafkaSink:
             if code not in (0, TopicAlreadyExistsError.errno):
                 raise for_code(code)(text)
 
-        await self._link.ask(create, f"create topic {topic}", seconds=self._timeout_seconds, is_repeatable=True)
+        await self._ask(create, f"create topic {topic}")
         await self._wait_for_leaders(topic)
 
     async def topics(self) -> Mapping[str, int]:
@@ -98,6 +99,27 @@ class KafkaSink:
             return {t: len(metadata.partitions_for_topic(t) or ()) for t in metadata.topics(exclude_internal_topics=True)}
 
         return await self._link.ask(ask, "list its topics", seconds=self._ask_seconds, is_repeatable=True)
+
+    async def describe_topics(self) -> Mapping[str, TopicState]:
+        """Every topic but Kafka's own."""
+        return await self._link.ask(kafka_admin.describe_topics, "describe its topics", seconds=self._ask_seconds, is_repeatable=True)
+
+    async def grow(self, topic: str, partitions: int) -> None:
+        """Give a topic so many partitions; one that has as many or more is left as it is."""
+        await self._change(lambda client, ms: kafka_admin.grow(client, topic, partitions, timeout_ms=ms), f"grow topic {topic}")
+        await self._wait_for_leaders(topic)
+
+    async def configure(self, topic: str, config: Mapping[str, str]) -> None:
+        """Set these of a topic's settings; the others stay as they are."""
+        await self._change(lambda client, _: kafka_admin.configure(client, topic, config), f"configure topic {topic}")
+
+    async def delete_topic(self, topic: str) -> None:
+        """Delete a topic and its records; one that does not exist is no error."""
+        await self._change(lambda client, ms: kafka_admin.delete_topic(client, topic, timeout_ms=ms), f"delete topic {topic}")
+
+    async def _change(self, change: Callable[[AIOKafkaClient, int], Awaitable[None]], action: str) -> None:
+        timeout_ms = int(self._timeout_seconds * 1000)
+        await self._link.ask(lambda client: change(client, timeout_ms), action, seconds=self._timeout_seconds, is_repeatable=True)
 
     async def bounds(self, tp: TopicPartition) -> tuple[int, int]:
         """First offset still kept and the offset after the last one (the last stable one under read_committed)."""
@@ -125,6 +147,10 @@ class KafkaSink:
     async def _offset(self, tp: TopicPartition, timestamp: int) -> int:
         request = OffsetRequest(-1, self._isolation, [(tp.topic, [(tp.partition, timestamp)])])
         return int((await self._ask_leader(tp, request, f"give offsets of {tp.topic}/{tp.partition}"))[-1])
+
+    async def _ask(self, question: Callable[[AIOKafkaClient], Awaitable[Answer]], action: str) -> Answer:
+        """Of something that may be done twice without harm."""
+        return await self._link.ask(question, action, seconds=self._timeout_seconds, is_repeatable=True)
 
     async def _ask_leader(self, tp: TopicPartition, request: Any, action: str, *, writes: bool = False) -> Sequence[Any]:
         """Fields after the error code of the one partition that was asked for."""
@@ -165,7 +191,7 @@ class KafkaSink:
             if not known or known != available:
                 raise LeaderNotAvailableError
 
-        await self._link.ask(look, f"elect leaders of {topic}", seconds=self._timeout_seconds, is_repeatable=True)
+        await self._ask(look, f"elect leaders of {topic}")
 
 
 def _any_node(client: AIOKafkaClient) -> int:

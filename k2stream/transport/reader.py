@@ -1,14 +1,9 @@
 """Reading a topic from its beginning to where it ends now: for audits and lists, not for agents."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, closing
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 
-from aiokafka import AIOKafkaConsumer
-from aiokafka import TopicPartition as KafkaTopicPartition
-from aiokafka.errors import KafkaError
-
-from k2stream.errors import TransportError
 from k2stream.records import Record, TopicPartition
 from k2stream.settings import Settings
 from k2stream.transport.embedded_log import EmbeddedLog
@@ -16,14 +11,13 @@ from k2stream.transport.embedded_path import checked
 from k2stream.transport.open import open_sink
 
 READ_BYTES = 4 << 20
-KAFKA_SCHEME = "k2kafka://"
+KAFKA = "k2kafka://"
 
 
 def read_topics(settings: Settings, topics: Sequence[str]) -> Iterator[Record]:
     """Every record that the log keeps of `topics`; a topic that does not exist has none. Raises TransportError."""
-    broker = settings.broker_url()
-    if broker.startswith(KAFKA_SCHEME):
-        yield from asyncio.run(_read_kafka(settings, broker.removeprefix(KAFKA_SCHEME), topics))
+    if settings.broker_url().startswith(KAFKA):
+        yield from _read_kafka(settings, topics)
         return
     with closing(EmbeddedLog(checked(settings.home_path("log")))) as log:
         yield from _read_embedded(log, topics)
@@ -31,9 +25,8 @@ def read_topics(settings: Settings, topics: Sequence[str]) -> Iterator[Record]:
 
 def read_on(settings: Settings, positions: Mapping[TopicPartition, int]) -> Iterator[Record]:
     """Every record from these offsets to where each partition ends now, in offset order of each. Raises TransportError."""
-    broker = settings.broker_url()
-    if broker.startswith(KAFKA_SCHEME):
-        yield from asyncio.run(_read_kafka_on(broker.removeprefix(KAFKA_SCHEME), positions))
+    if settings.broker_url().startswith(KAFKA):
+        yield from _read_kafka_on(settings, positions)
         return
     with closing(EmbeddedLog(checked(settings.home_path("log")))) as log:
         for tp, position in positions.items():
@@ -56,49 +49,29 @@ def _read_embedded_on(log: EmbeddedLog, tp: TopicPartition, position: int) -> It
         position = log_batches[-1].last_offset + 1
 
 
-async def _read_kafka(settings: Settings, bootstrap: str, topics: Sequence[str]) -> list[Record]:
+def _read_kafka(settings: Settings, topics: Sequence[str]) -> Iterator[Record]:
+    existing = asyncio.run(_partitions(settings))
+    positions = {TopicPartition(topic, p): None for topic in topics for p in range(existing.get(topic, 0))}
+    if positions:
+        yield from _read_kafka_on(settings, positions)
+
+
+async def _partitions(settings: Settings) -> Mapping[str, int]:
     sink = open_sink(settings)
     try:
-        existing = await sink.topics()
+        return await sink.topics()
     finally:
         await sink.close()
-    tps = [KafkaTopicPartition(topic, p) for topic in topics for p in range(existing.get(topic, 0))]
-    if not tps:
-        return []
-    async with _consumer(bootstrap) as consumer:
-        return await _read_from(consumer, await consumer.beginning_offsets(tps))
 
 
-async def _read_kafka_on(bootstrap: str, positions: Mapping[TopicPartition, int]) -> list[Record]:
-    async with _consumer(bootstrap) as consumer:
-        return await _read_from(consumer, {KafkaTopicPartition(*tp): position for tp, position in positions.items()})
+def _read_kafka_on(settings: Settings, positions: Mapping[TopicPartition, int | None]) -> Iterator[Record]:
+    """From each position, or from the log's beginning where it is None; one fetch at a time is held in memory."""
+    from k2stream.transport.kafka_reader import KafkaReader  # a home without Kafka does not pay for its client
 
-
-@asynccontextmanager
-async def _consumer(bootstrap: str) -> AsyncIterator[AIOKafkaConsumer]:
-    consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, enable_auto_commit=False, isolation_level="read_committed")
-    try:
-        await consumer.start()
+    with asyncio.Runner() as runner:
+        reader = runner.run(KafkaReader.open(settings, positions))
         try:
-            yield consumer
+            while reader.ends:
+                yield from runner.run(reader.fetch())
         finally:
-            await consumer.stop()
-    except KafkaError as exc:
-        raise TransportError(f"Kafka at {bootstrap} could not be read: {exc}. Is it running, and is the address right?") from exc
-
-
-async def _read_from(consumer: AIOKafkaConsumer, positions: Mapping[KafkaTopicPartition, int]) -> list[Record]:
-    """`seek_to_beginning` would race with the consumer's own look for a position, and lose: positions are given."""
-    consumer.assign(list(positions))
-    ends = await consumer.end_offsets(list(positions))
-    for tp, position in positions.items():
-        consumer.seek(tp, position)
-    found: list[Record] = []
-    while any([await consumer.position(tp) < end for tp, end in ends.items()]):
-        for tp, messages in (await consumer.getmany(timeout_ms=500)).items():
-            found += [
-                Record(tp.topic, m.partition, m.offset, m.timestamp, m.key, m.value, tuple((k, bytes(v or b"")) for k, v in m.headers))
-                for m in messages
-                if m.offset < ends[tp]
-            ]
-    return found
+            runner.run(reader.close())

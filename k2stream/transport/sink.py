@@ -18,6 +18,15 @@ class Outgoing:
     headers: Headers = ()
 
 
+@dataclass(frozen=True, slots=True)
+class TopicState:
+    """A topic as a log has it."""
+
+    partitions: int
+    config: Mapping[str, str]
+    """Kafka's topic settings in force, defaults included."""
+
+
 class LogSink(Protocol):
     """Appends whole log batches. Guarantee: what a call returned an offset for is durable; after an error it may be
     there or not (at least once), so writers that must not repeat carry their own key.
@@ -39,6 +48,18 @@ class LogSink(Protocol):
 
     async def topics(self) -> Mapping[str, int]:
         """Every topic and its number of partitions."""
+
+    async def describe_topics(self) -> Mapping[str, TopicState]:
+        """Every topic but those that the log keeps for itself."""
+
+    async def grow(self, topic: str, partitions: int) -> None:
+        """Give a topic so many partitions; one that has as many or more is left as it is."""
+
+    async def configure(self, topic: str, config: Mapping[str, str]) -> None:
+        """Set these of a topic's settings; the others stay as they are."""
+
+    async def delete_topic(self, topic: str) -> None:
+        """Delete a topic and its records; one that does not exist is no error."""
 
     async def bounds(self, tp: TopicPartition) -> tuple[int, int]:
         """First offset still kept and the offset after the last one."""

@@ -1,5 +1,7 @@
 """What our Kafka consumer is told, and how brokers are named: no broker needed."""
 
+import re
+import ssl
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -10,10 +12,13 @@ from aiokafka import AIOKafkaConsumer
 from faust.transport import by_url
 from yarl import URL
 
-from k2stream.settings import Settings
+from k2stream.errors import SettingsError
+from k2stream.settings import Settings, load_settings
 from k2stream.transport.kafka import Consumer, Producer, Transport
-from k2stream.transport.kafka_options import bootstrap_of, consumer_options
+from k2stream.transport.kafka_access import servers_of, urls_of
+from k2stream.transport.kafka_options import consumer_options
 from k2stream.transport.kafka_retry import MAX_PAUSE_SECONDS, backoff
+from k2stream.transport.open import open_sink
 
 
 def options(tmp_path: Path, **settings: Any) -> dict[str, Any]:
@@ -40,7 +45,63 @@ def test_scheme_finds_our_transport() -> None:
 )
 def test_broker_is_named_as_the_url_says(url: str, expected: str) -> None:
     """A port left out is Kafka's, an IPv6 address keeps its brackets."""
-    assert bootstrap_of([URL(url)]) == [expected]
+    assert servers_of([URL(url)]) == [expected]
+
+
+@pytest.mark.parametrize(
+    ("broker", "expected"),
+    [("k2kafka://a:1;b", ["a:1", "b:9092"]), ("k2kafka://a:1,b:2;k2kafka://[::1]:3", ["a:1", "b:2", "[::1]:3"])],
+)
+def test_several_brokers_are_all_asked(broker: str, expected: list[str]) -> None:
+    """Feeds, audits and workers read one setting, and read it alike."""
+    assert servers_of(urls_of(broker)) == expected
+
+
+SASL = {"broker": "k2kafka://a:1", "broker_security_protocol": "SASL_SSL", "broker_username": "me", "broker_password": "never to be seen"}
+TLS = {"broker": "k2kafka://a:1", "broker_security_protocol": "SSL"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        (SASL | {"broker_username": ""}, "K2_BROKER_SECURITY_PROTOCOL=SASL_SSL: expected K2_BROKER_USERNAME and K2_BROKER_PASSWORD"),
+        (SASL | {"broker_password": ""}, "K2_BROKER_SECURITY_PROTOCOL=SASL_SSL: expected K2_BROKER_USERNAME and K2_BROKER_PASSWORD"),
+        (SASL | {"broker_security_protocol": "PLAINTEXT"}, "tells nobody K2_BROKER_USERNAME"),
+        (SASL | {"broker_security_protocol": "SSL"}, "tells nobody K2_BROKER_USERNAME"),
+        (SASL | {"broker_security_protocol": "SASL_PLAINTEXT", "broker_ca_file": "ca.pem"}, "has no use for K2_BROKER_CA_FILE"),
+        (SASL | {"broker": ""}, "K2_BROKER is none of Kafka"),
+        (TLS | {"broker_cert_file": "own.pem"}, "expected both or neither"),
+        (TLS | {"broker_key_file": "own.key"}, "expected both or neither"),
+        ({"broker": "k2kafka://me:never to be seen@a:1"}, "found a user in it"),
+        ({"broker_ca_file": "ca.pem"}, "has no use for K2_BROKER_CA_FILE"),
+        (SASL | {"broker_sasl_mechanism": "GSSAPI"}, "K2_BROKER_SASL_MECHANISM='GSSAPI'"),
+    ],
+)
+def test_credentials_that_nobody_would_use_are_refused(monkeypatch: pytest.MonkeyPatch, settings: dict[str, str], says: str) -> None:
+    """A password that is not sent, or a certificate that is not shown, looks like a broker that is wrong: one sentence says it before."""
+    for name, value in settings.items():
+        monkeypatch.setenv(f"K2_{name.upper()}", value)
+    with pytest.raises(SettingsError, match=re.escape(says)) as refused:
+        load_settings()
+
+    assert "never to be seen" not in str(refused.value)
+
+
+@pytest.mark.parametrize("named", [{"broker_ca_file": "missing.pem"}, {"broker_cert_file": "missing.pem", "broker_key_file": "own.key"}])
+def test_file_that_is_not_there_is_named(tmp_path: Path, named: dict[str, str]) -> None:
+    """Before anything is connected, and with its setting."""
+    with pytest.raises(SettingsError, match=f"{'K2_' + next(iter(named)).upper()}=missing.pem"):
+        open_sink(Settings(home=tmp_path, **TLS, **named))
+
+
+def test_consumer_is_told_the_credentials_and_nobody_else_is(tmp_path: Path) -> None:
+    """They reach aiokafka; a log line with the settings in it would not show them."""
+    told = options(tmp_path, **SASL)
+
+    assert (told["security_protocol"], told["sasl_plain_username"], told["sasl_plain_password"]) == ("SASL_SSL", "me", "never to be seen")
+    assert told["ssl_context"].verify_mode is ssl.CERT_REQUIRED
+    assert told["ssl_context"].check_hostname
+    assert "never to be seen" not in repr(Settings(home=tmp_path, **SASL))
 
 
 def test_reader_is_never_moved_on_and_nothing_is_committed_behind_our_back(tmp_path: Path) -> None:
