@@ -10,7 +10,7 @@ DEV := .venv/.made-from-requirements-dev.lock
 PYTEST := $(BIN)/pytest -q -n 3 --dist loadfile
 ARGS ?=
 
-.PHONY: help setup demo test test-consistency test-services services check bench bench-kafka bench-latency bench-growth clean
+.PHONY: help setup demo test test-consistency test-services services env check check-deploy bench bench-kafka bench-latency bench-growth clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed 's/^\([a-z-]*\):.*## /make \1	/' | expand -t 16
@@ -32,10 +32,16 @@ test-services: $(DEV) ## run the tests that need Kafka, PostgreSQL, S3, a REST c
 services: ## install what these servers need, asking before each command (S="kafka s3" for some)
 	@sh scripts/services.sh $(S)
 
-check: $(DEV) ## lint, types, and who may import whom
+env: ## write .env with random passwords, for docker compose
+	@sh scripts/env.sh
+
+check: check-deploy ## lint, types, who may import whom, and the files of deploy/
 	$(BIN)/ruff check .
 	$(BIN)/mypy k2stream agents tables
 	$(BIN)/lint-imports
+
+check-deploy: $(DEV) ## lint Dockerfile, docker-compose.yml, Kubernetes manifests, alerts and dashboard
+	@sh scripts/check_deploy.sh
 
 bench: $(DEV) ## measure rows/s and CPU a row beside two baselines; also into build/bench.json
 	@mkdir -p build

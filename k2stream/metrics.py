@@ -8,7 +8,7 @@ from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from threading import Lock
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, disable_created_metrics, generate_latest
 from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
@@ -17,6 +17,7 @@ from k2stream.records import TopicPartition
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
+disable_created_metrics()  # type: ignore[no-untyped-call] # they double the series and nobody asks for them
 REGISTRY = CollectorRegistry()
 
 SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
@@ -91,6 +92,9 @@ RESTARTS = Counter("k2_restarts", "Times partitions were read again from the tab
 REBALANCES = Counter("k2_rebalances", "Times the group shared its partitions out anew, as seen by this worker", registry=REGISTRY)
 REBALANCE_PAUSE = Histogram(
     "k2_rebalance_pause_seconds", "From partitions taken away to the first one read again", buckets=SECONDS, registry=REGISTRY
+)
+REBALANCE_COMMIT_PAUSE = Histogram(
+    "k2_rebalance_commit_pause_seconds", "From partitions taken away to the next commit", buckets=SECONDS, registry=REGISTRY
 )
 
 # State and process.

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs what the servers for development and tests need: `scripts/services.sh [kafka] [postgres] [s3] [rest] [registry] [redis]`,
-# without a name all of them. Prints each command first and asks before it runs it; CI=true asks nothing.
+# without a name all of them; `deploy` installs what checks the files of deploy/. Prints each command first and asks before it runs it; CI=true asks nothing.
 #
 # Jars and binaries go into K2_CACHE (~/.cache/k2stream), by version; what is there is not made again.
 set -eu
@@ -77,14 +77,19 @@ registry() {
     go_build registry "$binary" "go build -C $recipes/registry -o '$binary' ."
 }
 
+deploy() {
+    has docker-compose || docker compose version >/dev/null 2>&1 || apt deploy docker-compose || return 1
+    has promtool || apt deploy prometheus
+}
+
 [ $# -gt 0 ] || set -- kafka postgres s3 rest registry redis
 for name in "$@"; do
     case $name in
-    kafka | postgres | s3 | rest | registry | redis)
+    kafka | postgres | s3 | rest | registry | redis | deploy)
         if "$name"; then echo "$name: ready"; else failed="$failed $name"; fi
         ;;
     *)
-        echo "$name: no such service; there are kafka, postgres, s3, rest, registry, redis" >&2
+        echo "$name: no such service; there are kafka, postgres, s3, rest, registry, redis, deploy" >&2
         exit 2
         ;;
     esac
