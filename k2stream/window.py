@@ -1,8 +1,9 @@
 """When a window closes, and what it holds; pure."""
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
-from k2stream.records import Batch
+from k2stream.records import Batch, TopicPartition
 from k2stream.verdict import Judged
 
 HOLES_ONLY_MS = 10_000
@@ -43,6 +44,14 @@ class OpenWindow:
         self.rows += judged.rows.num_rows
         self.records += judged.rows.num_rows + len(judged.rejects) + len(judged.markers)
         self.size_bytes += judged.size_bytes
+
+    def of(self, tps: Collection[TopicPartition]) -> "OpenWindow":
+        """The same window with the batches of these partitions only."""
+        kept = OpenWindow(self.number, era=self.era)
+        for judged, receipt in zip(self.judged, self.batches, strict=True):
+            if receipt.tp in tps:
+                kept.add(judged, receipt, now=self.opened_at or 0.0)
+        return kept
 
     def is_full(self, limits: WindowLimits) -> bool:
         return self.records >= limits.rows or self.size_bytes >= limits.size_bytes

@@ -7,8 +7,9 @@ from typing import cast
 
 from k2stream.address import without_password
 from k2stream.app import K2App
-from k2stream.capture.capture import Capture, Plan
+from k2stream.capture.capture import Capture
 from k2stream.capture.edges import Edges
+from k2stream.capture.plan import Plan
 from k2stream.clock import SystemClock
 from k2stream.crash import on_step_of
 from k2stream.deadletter.letters import LetterBox

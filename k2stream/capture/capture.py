@@ -1,66 +1,54 @@
 """The life of one data type in one worker: assignment, loops, restart, revoke.
 
 Who does what:
-    event loop    take() queues batches; _intake() and _sink() drive the two threads; nothing here computes
-    decode thread decode, validate, filter; marks committed keys, so the filter has one user
-    sink thread   settle, write, commit, outbox, state; restore; so the tracker has one user
+    event loop    take() queues batches; _judge() and _sink() drive the two threads; nothing here computes
+    decode thread decode, validate, filter; marks committed keys and restores them, so the filter has one user
+    sink thread   settle, write, commit, outbox, state; so the tracker has one user, but for a restore, when it stands idle
 
-`_era` is the one guard against stale work: restart and revoke raise it, and whatever comes back from a thread with an
-older era is dropped. There is one way back from every trouble: restart, which forgets all memory and reads again from
-the table's vector.
+`_era` is the one guard against stale work: a restart raises it, and whatever comes back from a thread with an older era is
+dropped. There is one way back from every trouble: restart, which forgets all memory and reads again from the table's vector.
+
+A rebalance takes all partitions away and gives most of them back. `_owns` is set while they are ours; between revoke() and
+the next positions() no window is closed, memory and open window stay aside. Then windows in flight have ended, one way or the
+other, and assignment.py says which partitions go on as if nothing had been; of all others memory and batches are dropped.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TypeVar
 
 import structlog
 
 from k2stream.capture import closing as sink
+from k2stream.capture.assignment import remember, retained, stand_of
 from k2stream.capture.edges import Edges, Head
+from k2stream.capture.intake import Intake
+from k2stream.capture.pause import Pause
+from k2stream.capture.plan import Plan
 from k2stream.capture.progress import Progress
-from k2stream.capture.restore import Memory, restore
+from k2stream.capture.restore import Memory
 from k2stream.capture.stages import Stages
-from k2stream.capture.start import check_bounds, starts_of
+from k2stream.capture.start import head_with
 from k2stream.clock import Clock, Deadline
-from k2stream.dedup.bloom import SeenFilter
 from k2stream.dedup.seen import RecentWindows
 from k2stream.errors import Fenced, K2Error, RegistryUnavailable
-from k2stream.gaps import Tracker
 from k2stream.health import Health
-from k2stream.pipeline import Settled, judge
+from k2stream.pipeline import Settled
 from k2stream.records import Batch, TopicPartition
-from k2stream.topics import TopicName
-from k2stream.validate import Limits
-from k2stream.verdict import Decoded, Judged
-from k2stream.window import OpenWindow, WindowLimits
+from k2stream.verdict import Judged
+from k2stream.window import OpenWindow
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
-JOIN_BYTES = 1 << 20
-"""Batches decoded in one call: 4,000 trades as they are, some 11,000 if lz4 made them. A call costs about 1 ms whatever it holds;
-a larger one costs more a row, for its memory does not stay in the caches and is not there to be used again."""
 TICK_SECONDS = 0.05
+QUIET_SECONDS = 0.01
 POSITION_CHECK_SECONDS = 10.0
 LOG_ENDS_SECONDS = 0.5
 STRIKES = 3
 """Failures in a row without a commit between them before a partition, or the worker, stops."""
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """The settings of one capture."""
-
-    data_type: str
-    window: WindowLimits
-    limits: Limits
-    commit_timeout_seconds: float
-    start: str
-    new_filter: Callable[[], SeenFilter]
-    new_tracker: Callable[[], Tracker]
 
 
 class Capture:
@@ -68,40 +56,43 @@ class Capture:
 
     def __init__(self, plan: Plan, edges: Edges, *, clock: Clock, health: Health, on_fatal: Callable[[str], None]) -> None:
         self.plan, self.edges, self.clock, self.health = plan, edges, clock, health
-        self.progress, self.stages = Progress(plan.data_type), Stages()
+        self.progress, self.stages, self.pause = Progress(plan.data_type), Stages(), Pause(plan.data_type)
         self._on_fatal = on_fatal
-        self._decode_thread = ThreadPoolExecutor(1, thread_name_prefix=f"decode-{plan.data_type}")
+        self._intake = Intake(plan.data_type, edges, limits=plan.limits, clock=clock, stages=self.stages)
         self._sink_thread = ThreadPoolExecutor(1, thread_name_prefix=f"sink-{plan.data_type}")
         self._era = 0
-        self._queue: asyncio.Queue[Batch] = asyncio.Queue()
         self._closed: asyncio.Queue[OpenWindow] = asyncio.Queue(maxsize=1)
-        self._sink_is_free = asyncio.Event()
+        self._sink_is_free, self._owns = asyncio.Event(), asyncio.Event()
         self._sink_is_free.set()
         self._window = OpenWindow(1)
         self._closing: sink.Closing | None = None
         self._position: dict[TopicPartition, int] = {}
+        self._since: dict[TopicPartition, int] = {}
+        """Oldest epoch of each partition whose batches count."""
         self._committed: dict[TopicPartition, int] = {}
+        """Where memory stands; where each window starts."""
         self._paused: set[TopicPartition] = set()
         """Stand still until the worker is started again."""
         self._strikes: dict[TopicPartition | None, int] = {}
         self._outstanding: list[OpenWindow] = []
         """Closed, not yet settled."""
-        self._marked_through = 0
-        self._judging_since = 0
-        """What was marked when the batches now in the decode thread went there."""
-        self._close_lock = asyncio.Lock()
-        self._restart_lock = asyncio.Lock()
+        self._close_lock, self._restart_lock = asyncio.Lock(), asyncio.Lock()
         self._in_sink = 0
 
     # --- what the transport calls -------------------------------------------------------------------
 
     async def positions(self, tps: set[TopicPartition]) -> Mapping[TopicPartition, int]:
-        """Where to read each partition from: the table's `next`; forgets all that was known before."""
-        self._forget()
-        era = self._era
+        """Where to read each partition from: behind the batches that it still has, else at the table's `next`."""
+        self._owns.clear()
+        era, epochs = self._era, self._epochs_of(tps)
         try:
+            await self._wait_until_quiet()
             bounds = {tp: await self.edges.consumer().bounds(tp) for tp in tps}
-            memory = await self._in(self._sink_thread, lambda: self._remember(tps, bounds))
+            deadline = Deadline.after(self.plan.commit_timeout_seconds, self.clock)
+            head = await head_with(self.edges, tps, bounds, start=self.plan.start, deadline=deadline, run=self._in_sink_thread)
+            known = None if self._closing is None else self._closing.memory
+            kept = set() if known is None else retained(stand_of(known, self._committed), head, tps)
+            memory = await self._intake.run(lambda: remember(self.edges, known, head, tps, kept, self.plan.new_tracker(), self.plan.new_filter))
         except K2Error as exc:
             self.health.red("capture", str(exc))
             if not exc.is_retriable:
@@ -113,24 +104,50 @@ class Capture:
         self.health.green("capture")
         if era != self._era:
             return await self.positions(tps)
-        self._closing = sink.Closing(memory, RecentWindows())
+        self._own(memory, tps, kept, epochs)
+        self.progress.assigned(head.vector, tps, {tp: end for tp, (_, end) in bounds.items()})
+        return dict(self._position)
+
+    def _epochs_of(self, tps: set[TopicPartition]) -> dict[TopicPartition, int]:
+        return {tp: self.edges.consumer().epoch(tp) for tp in tps}
+
+    async def _wait_until_quiet(self) -> None:
+        """Windows in flight end as the table says: then memory stands at `_committed`, or was forgotten."""
+        era = self._era
+        while era == self._era and (self._in_sink or self._outstanding):  # noqa: ASYNC110 # two conditions, changed in threads
+            await asyncio.sleep(QUIET_SECONDS)
+
+    def _own(self, memory: Memory, tps: set[TopicPartition], kept: set[TopicPartition], epochs: Mapping[TopicPartition, int]) -> None:
+        """Go on with these partitions, unless they were taken away meanwhile: then positions are asked for once more."""
+        self._closing = sink.Closing(memory, RecentWindows()) if self._closing is None else self._closing.of(memory, kept)
         self._committed = {tp: memory.head.vector[tp].next for tp in tps}
-        self._position = dict(self._committed)
-        self.progress.assigned(memory.head.vector, tps, {tp: end for tp, (_, end) in bounds.items()})
-        return dict(self._committed)
+        self._position = {tp: self._position[tp] if tp in kept else self._committed[tp] for tp in tps}
+        self._since = {tp: self._since[tp] if tp in kept else epochs[tp] for tp in tps}
+        self._intake.sift(self._counts)
+        self._window = self._window.of(kept)
+        self.pause.assigned(self.clock.monotonic(), kept=len(kept), restored=len(tps - kept))
+        log.info("capture.assigned", partitions=len(tps), kept=len(kept), window_rows=self._window.rows)
+        if epochs == self._epochs_of(tps):
+            self._owns.set()
+
+    def _counts(self, batch: Batch) -> bool:
+        """Whether a batch belongs to what is owned now."""
+        return batch.tp in self._since and batch.epoch >= self._since[batch.tp]
 
     async def revoke(self, tps: set[TopicPartition], deadline: Deadline) -> None:
-        """Close the open window and commit what the deadline allows; then forget. A commit under way is left to the fence."""
+        """Close the open window and commit what the deadline allows; the rest stays aside. A commit under way is left to the fence."""
+        self.pause.begin(self.clock.monotonic())
+        if not self._owns.is_set():
+            return
         try:
             async with asyncio.timeout(deadline.remaining_seconds()):
                 await self._close_window()
-                while self._in_sink or self._outstanding:  # noqa: ASYNC110 # two conditions, changed in threads
-                    await asyncio.sleep(TICK_SECONDS)
+                await self._wait_until_quiet()
         except TimeoutError:
             log.warning("capture.revoked_late", partitions=len(tps), then="the fence decides what landed; the rest is read again")
         finally:
-            self._forget()
-            self._committed = {}
+            self._owns.clear()
+            self.progress.revoked()
 
     def topic_lost(self, tp: TopicPartition, first: int, last: int) -> None:
         """Offsets that nobody can explain: the partition stops, red; nothing of it is skipped in silence."""
@@ -145,95 +162,60 @@ class Capture:
         """One batch from the agent's stream; returns at once, the transport's byte budget is the back-pressure."""
         tp = batch.tp
         if batch.epoch != self.edges.consumer().epoch(tp) or tp not in self._position:
-            self.edges.consumer().release(batch)
-            return
+            return self.edges.consumer().release(batch)
         if batch.first_offset != self._position[tp]:
             self.edges.consumer().release(batch)
             await self.restart(f"{tp.topic}/{tp.partition}: expected offset {self._position[tp]}, found {batch.first_offset}")
             return
         self._position[tp] = batch.next_offset
-        self._queue.put_nowait(batch)
+        self.pause.batch(self.clock.monotonic())
+        self._intake.put(batch)
 
     # --- the loops ------------------------------------------------------------------------------------
 
     async def run(self) -> None:
         """All loops until cancelled."""
-        await asyncio.gather(self._intake(), self._sink(), self._tick(), self._watch_positions(), self._watch_log_ends())
+        await asyncio.gather(self._judge(), self._sink(), self._tick(), self._watch_positions(), self._watch_log_ends())
 
-    async def _intake(self) -> None:
+    async def _judge(self) -> None:
         while True:
-            batches = await self._gather()
-            era, self._judging_since = self._era, self._marked_through
-            judged = await self._judge(batches, era)
+            batches = await self._intake.gather()
+            era = self._era
+            judged = await self._judged(batches, era)
             for batch in batches:
                 self.edges.consumer().release(batch)
             if era != self._era or judged is None:
                 continue
             for batch, j in zip(batches, judged, strict=True):
-                self._window.add(j, replace(batch, log_batches=()), now=self.clock.monotonic())
+                if self._counts(batch):
+                    self._window.add(j, batch.receipt(), now=self.clock.monotonic())
             if self._window.is_full(self.plan.window):
                 await self._close_window()
 
-    async def _gather(self) -> list[Batch]:
-        batches = [await self._queue.get()]
-        size = batches[0].size_bytes
-        while size < JOIN_BYTES and not self._queue.empty():
-            batches.append(self._queue.get_nowait())
-            size += batches[-1].size_bytes
-        return batches
-
-    async def _judge(self, batches: Sequence[Batch], era: int) -> list[Judged] | None:
+    async def _judged(self, batches: list[Batch], era: int) -> list[Judged] | None:
         """Judged batches; None if the work became stale or a partition was restarted for it."""
         waits = 0.1
         while era == self._era and (closing := self._closing) is not None:
             try:
-                judged = await self._in(self._decode_thread, lambda c=closing: self._judge_many(batches, c))  # type: ignore[misc] # lambda default
+                judged = await self._intake.judge(batches, closing.memory.seen)
             except RegistryUnavailable as exc:
                 self.health.red("registry", str(exc))
                 await asyncio.sleep(waits)
                 waits = min(waits * 2, 10.0)
             except Exception as exc:  # whatever a decoder can raise: the partition pays, the others go on
                 if era == self._era:
-                    await self._strike(await self._culprit(batches, closing), exc)
+                    await self._strike(await self._intake.culprit(batches, closing.memory.seen), exc)
                 return None
             else:
                 self.health.green("registry")
                 return judged
         return None
 
-    def _judge_many(self, batches: Sequence[Batch], closing: sink.Closing) -> list[Judged]:
-        with self.stages.timed("decode"):
-            decoded = self.edges.decoder.decode_many(batches)
-        self.edges.on_step("decode")
-        with self.stages.timed("judge"):
-            return [self._judge_one(batch, rows, closing) for batch, rows in zip(batches, decoded, strict=True)]
-
-    def _judge_one(self, batch: Batch, rows: Decoded, closing: sink.Closing) -> Judged:
-        name = TopicName.parse(batch.topic)
-        return judge(
-            batch,
-            rows,
-            exchange=name.exchange.upper(),
-            asset_class=name.asset_class,
-            seen=closing.memory.seen,
-            limits=self.plan.limits,
-            now_us=self.clock.now_us(),
-            marked_through=self._marked_through,
-        )
-
-    async def _culprit(self, batches: Sequence[Batch], closing: sink.Closing) -> TopicPartition:
-        """The partition whose batch fails alone."""
-        for batch in batches:
-            try:
-                await self._in(self._decode_thread, lambda b=batch: self._judge_many([b], closing))  # type: ignore[misc] # lambda default
-            except Exception:  # the one that raised is the answer
-                return batch.tp
-        return batches[0].tp
-
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(TICK_SECONDS)
-            if self._window.is_due(self.plan.window, now=self.clock.monotonic()) and not self._close_lock.locked():
+            is_due = self._window.is_due(self.plan.window, now=self.clock.monotonic())
+            if is_due and self._owns.is_set() and not self._close_lock.locked():
                 await self._close_window()
 
     async def _close_window(self) -> None:
@@ -242,6 +224,7 @@ class Capture:
         While it waits for its age the window still takes rows; once it is full the intake waits, which is the back-pressure.
         """
         async with self._close_lock:
+            await self._owns.wait()
             await self._sink_is_free.wait()
             if not self._window.judged:
                 return
@@ -271,20 +254,21 @@ class Capture:
             else:
                 await self._strike(None, exc)
         finally:
-            self._in_sink = 0
+            if era == self._era:
+                self._in_sink = 0
 
     async def _settle_and_commit(self, window: OpenWindow, era: int) -> None:
         closing = self._closing
         if closing is None:
             return
         closing.recent.drop_through(self._oldest_marked(window))
-        settled, staged = await self._in(self._sink_thread, lambda: sink.settle_and_write(self.edges, closing, window, self.stages))
+        settled, staged = await self._in_sink_thread(lambda: sink.settle_and_write(self.edges, closing, window, self.stages))
         if settled.rejects and era == self._era:
             await self.edges.letters(settled.rejects)
         if era != self._era:
             return
         deadline = Deadline.after(self.plan.commit_timeout_seconds, self.clock)
-        head = await self._in(self._sink_thread, lambda: sink.commit(self.edges, closing, settled, staged, deadline, self.stages))
+        head = await self._in_sink_thread(lambda: sink.commit(self.edges, closing, settled, staged, deadline, self.stages))
         if era != self._era:
             return
         self._done(window, closing, settled, head)
@@ -292,49 +276,48 @@ class Capture:
     def _oldest_marked(self, window: OpenWindow) -> int:
         """Windows up to this one are in the filter of every batch that is not settled yet, so memory may let them go."""
         windows = [window, self._window, *self._outstanding]
-        return min([self._marked_through, self._judging_since, *(j.marked_through for w in windows for j in w.judged)])
+        return min([self._intake.marked_through, self._intake.judging_since, *(j.marked_through for w in windows for j in w.judged)])
 
     def _done(self, window: OpenWindow, closing: sink.Closing, settled: Settled, head: Head) -> None:
         """Step 7: acks follow the table, they never lead it."""
         self._committed.update({tp: span[1] for tp, span in settled.spans.items()})
-        self._decode_thread.submit(self._mark, closing, settled, window.number, self._era)
+        era = self._era
+        self._intake.mark(closing.memory.seen, settled, window.number, lambda: era == self._era)
         for batch in window.batches:
             self.edges.consumer().ack_batch(batch)
         self.edges.on_step("7.after")
         for tp in (None, *settled.spans):  # others' commits are no progress of a partition that fails
             self._strikes.pop(tp, None)
         self.health.green("capture")
-        self.progress.committed(settled, head.vector, self.clock.monotonic())
-
-    def _mark(self, closing: sink.Closing, settled: Settled, number: int, era: int) -> None:
-        with self.stages.timed("mark"):
-            closing.memory.seen.mark(settled.keys, settled.times_us)
-        if era == self._era:
-            self._marked_through = number
+        now = self.clock.monotonic()
+        self.pause.commit(now)
+        self.progress.committed(settled, head.vector, now)
 
     async def _watch_positions(self) -> None:
         """A foreign commit or a rollback moves the vector under us: compare what we last saw committed with the head."""
         while True:
             await asyncio.sleep(POSITION_CHECK_SECONDS)
-            if not self._committed or self._in_sink:
+            if not self._owns.is_set() or self._in_sink:
                 continue
             era, committed = self._era, dict(self._committed)
             try:
-                head = await self._in(self._sink_thread, self.edges.table.head)
+                head = await self._in_sink_thread(self.edges.table.head)
             except K2Error as exc:
                 self.health.red("table", str(exc))
                 continue
             self.health.green("table")
-            if self._closing is not None and era == self._era and not self._in_sink:
+            if self._closing is not None and era == self._era and self._owns.is_set() and not self._in_sink:
                 self._closing.memory = replace(self._closing.memory, head=head)  # an idle worker's own would expire under its look-ups
             moved = [tp for tp, n in committed.items() if tp not in head.vector or head.vector[tp].next != n]
-            if moved and era == self._era and committed == self._committed:
+            if moved and era == self._era and self._owns.is_set() and committed == self._committed:
                 await self.restart(f"the table's vector moved for {', '.join(f'{t}/{p}' for t, p in moved)}")
 
     async def _watch_log_ends(self) -> None:
         """For lag only: nothing is decided by it."""
         while True:
             await asyncio.sleep(LOG_ENDS_SECONDS)
+            if not self._owns.is_set():
+                continue
             try:
                 ends = {tp: (await self.edges.consumer().bounds(tp))[1] for tp in list(self._committed)}
             except K2Error as exc:
@@ -347,7 +330,14 @@ class Capture:
         closing = self._closing
         memory = {} if closing is None else {"sequences": closing.memory.tracker.summary(), "filter": closing.memory.seen.stats()}
         window = {"number": self._window.number, "rows": self._window.rows, "size_bytes": self._window.size_bytes}
-        return {**self.progress.as_json(), "stages_cpu_seconds": self.stages.as_json(), "window": window, "paused": sorted(map(str, self._paused)), **memory}
+        return {
+            **self.progress.as_json(),
+            "rebalance": self.pause.as_json(),
+            "stages_cpu_seconds": self.stages.as_json(),
+            "window": window,
+            "paused": sorted(map(str, self._paused)),
+            **memory,
+        }
 
     # --- trouble --------------------------------------------------------------------------------------
 
@@ -359,9 +349,10 @@ class Capture:
                 return
             log.warning("capture.restart", cause=cause, partitions=len(self._position))
             self.progress.restarted()
-            tps = set(self._committed) - self._paused
+            tps, is_ours = set(self._committed) - self._paused, self._owns.is_set()
             self._forget()
-            await self.edges.consumer().restart(tps)
+            if is_ours:  # else the next assignment asks for positions anyway
+                await self.edges.consumer().restart(tps)
 
     async def _strike(self, tp: TopicPartition | None, exc: Exception) -> None:
         """Charge a failure; after three in a row the partition is paused, or, if no partition is to blame, the worker ends."""
@@ -384,21 +375,14 @@ class Capture:
     def _forget(self) -> None:
         """Drop every batch, window and memory; whatever still runs in a thread comes back to an older era."""
         self._era += 1
-        consumer = self.edges.consumer()
-        while not self._queue.empty():
-            consumer.release(self._queue.get_nowait())
+        self._owns.clear()
+        self._in_sink = 0
+        self._since = {}
+        self._intake.sift(self._counts)
         self._outstanding.clear()
         self._window = OpenWindow(self._window.number + 1, era=self._era)
         self._closing = None
         self._position = {}
 
-    def _remember(self, tps: set[TopicPartition], bounds: Mapping[TopicPartition, tuple[int, int]]) -> Memory:
-        head = self.edges.table.head()
-        starts = starts_of(head.vector, tps, bounds, self.plan.start)
-        if starts:
-            head = self.edges.table.register(starts, Deadline.after(self.plan.commit_timeout_seconds, self.clock))
-        check_bounds(head.vector, tps, bounds)
-        return restore(self.edges, head, self.plan.new_tracker(), self.plan.new_filter(), tps)
-
-    async def _in(self, thread: ThreadPoolExecutor, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(thread, work)
+    async def _in_sink_thread(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._sink_thread, work)

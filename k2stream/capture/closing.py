@@ -14,6 +14,7 @@ from k2stream.capture.stages import Stages
 from k2stream.clock import Deadline
 from k2stream.dedup.seen import RecentWindows
 from k2stream.errors import K2Error, StateError
+from k2stream.lake.offsets import Mark
 from k2stream.lake.window import Window
 from k2stream.pipeline import Asked, Settled, ask, settle
 from k2stream.records import TopicPartition
@@ -36,6 +37,10 @@ class Closing:
     """Partitions whose streams changed since their newest tracker file."""
     commits: int = TRACKER_FILE_EVERY - 1
     """Since the last tracker file; a new life writes one at once, or a worker that dies often would read back ever more."""
+
+    def of(self, memory: Memory, kept: set[TopicPartition]) -> "Closing":
+        """The same between two windows, with the memory of another assignment of which `kept` were here before."""
+        return Closing(memory, self.recent, self.dirty & kept, self.commits)
 
 
 def settle_and_write(edges: Edges, closing: Closing, window: OpenWindow, stages: Stages) -> tuple[Settled, Staged]:
@@ -77,6 +82,7 @@ def _files_of(closing: Closing, window: OpenWindow, settled: Settled) -> Window:
         spans=dict(settled.spans),
         tracker=tracker,
         watermark_us=int(settled.times_us.max()) if len(settled.times_us) else None,
+        marks={receipt.tp: Mark(*receipt.last_data) for receipt in window.batches if receipt.last_data is not None},
     )
 
 

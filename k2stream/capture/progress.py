@@ -42,6 +42,10 @@ class Progress:
     def fetched(self, size_bytes: int) -> None:
         metrics.FETCHED_BYTES.labels(self.data_type).inc(size_bytes)
 
+    def revoked(self) -> None:
+        """Nothing is owned until the next assignment."""
+        self.owned = set()
+
     def committed(self, settled: Settled, vector: Vector, now: float) -> None:
         for counts in settled.deltas.values():
             self.counts += counts
