@@ -30,6 +30,8 @@ class Settings(BaseSettings):
     broker_cert_file: str = Field("", description="PEM file of our own certificate, where Kafka asks for one")
     broker_key_file: str = Field("", description="PEM file of its key, without a passphrase")
     topics: str = Field("market.*.trades.*", description="Trade topics of the trades agent, a comma list; `*` stands for one part of a name")
+    topics_file: str = Field("", description="What `k2 topics` declares; empty: config/topics.yaml of the checkout")
+    instruments_file: str = Field("", description="Which symbols live feeds ask for; empty: config/instruments.yaml of the checkout")
     partitions: int = Field(8, gt=0, description="Partitions of a topic that k2stream creates")
     isolation_level: Literal["read_committed", "read_uncommitted"] = Field("read_committed", description="Which records of Kafka transactions are read")
     start: Literal["earliest", "latest"] = Field("earliest", description="Where a topic's first start begins")

@@ -78,6 +78,9 @@ def letter_topic(asset_class: str, data_type: str) -> str:
     return f"{LETTERS}.{asset_class}.{data_type}"
 
 
+LETTER_TYPE = "dead_letters"
+"""What the file of topics calls their data type."""
+
 LETTER_TOPICS = tuple(letter_topic(asset_class, "trades") for asset_class in ASSET_CLASSES)
 """What the deadletters agent reads."""
 

@@ -1,0 +1,125 @@
+"""config/topics.yaml and config/instruments.yaml, read and checked: what is wrong is named with its file and key."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import strictyaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from k2stream.checkout import find_root
+from k2stream.errors import SettingsError
+from k2stream.settings import Settings
+from k2stream.topic_plan import Declared
+from k2stream.topics import ASSET_CLASSES, KINDS, LETTER_TYPE, LETTERS, TopicName
+
+Model = TypeVar("Model", bound=BaseModel)
+KEYS = {**{data_type: kind.key for data_type, kind in KINDS.items()}, LETTER_TYPE: "origin"}
+
+
+class _DataType(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    key: str
+    config: dict[str, str] = {}
+
+
+class _Topic(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    partitions: Annotated[int, Field(gt=0)] | None = None
+    config: dict[str, str] = {}
+
+
+class _Topics(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    data_types: dict[str, _DataType]
+    topics: dict[str, _Topic]
+
+
+class _Exchange(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    asset_class: str
+    symbols: list[str]
+
+
+class _Instruments(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    exchanges: dict[str, _Exchange]
+
+
+def declared_topics(settings: Settings) -> list[Declared]:
+    """The topics of K2_TOPICS_FILE, in its order; raises SettingsError naming file and key."""
+    path = _path(settings.topics_file, "topics.yaml")
+    file = _load(path, _Topics, optional="topics")
+    for data_type, kind in file.data_types.items():
+        _require(KEYS.get(data_type) == kind.key, path, f"data_types.{data_type}.key", f"expected {_choices(KEYS, data_type)}, found {kind.key}")
+    return [_declared(path, file, name, topic, settings.partitions) for name, topic in file.topics.items()]
+
+
+def symbols_by_exchange(settings: Settings) -> Mapping[str, tuple[str, ...]]:
+    """The symbols of K2_INSTRUMENTS_FILE, in its order; raises SettingsError naming file and key."""
+    path = _path(settings.instruments_file, "instruments.yaml")
+    exchanges = _load(path, _Instruments).exchanges
+    for name, exchange in exchanges.items():
+        where = f"exchanges.{name}"
+        _require(exchange.asset_class in ASSET_CLASSES, path, f"{where}.asset_class", f"expected {' or '.join(ASSET_CLASSES)}, found {exchange.asset_class}")
+        twice = sorted({s for s in exchange.symbols if exchange.symbols.count(s) > 1})
+        _require(not twice, path, f"{where}.symbols", f"{', '.join(twice)} stands there twice")
+    return {name: tuple(exchange.symbols) for name, exchange in exchanges.items()}
+
+
+def _path(named: str, default: str) -> Path:
+    return Path(named) if named else find_root() / "config" / default
+
+
+def _load(path: Path, model: type[Model], *, optional: str = "") -> Model:
+    try:
+        data: Any = strictyaml.load(path.read_text(encoding="utf-8"), label=str(path)).data
+    except OSError as exc:
+        raise SettingsError(f"{path} cannot be read ({exc.strerror}). Name the file by --file or by its setting, or run k2 in the checkout.") from exc
+    except (strictyaml.YAMLError, UnicodeDecodeError) as exc:
+        raise SettingsError(f"{path} is not YAML as expected: {' '.join(str(exc).split())}") from exc
+    if isinstance(data, dict) and isinstance(data.get(optional), dict):
+        data[optional] = {name: value or {} for name, value in data[optional].items()}  # a name alone stands for a topic with nothing of its own
+    try:
+        return model.model_validate(data)
+    except ValidationError as exc:
+        first = exc.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise SettingsError(f"{path}: {where}: {first['msg']}, found {first['input']!r}.") from exc
+
+
+def _declared(path: Path, file: _Topics, name: str, topic: _Topic, partitions: int) -> Declared:
+    data_type = _data_type_of(path, name)
+    where = f"topics.{name}"
+    _require(data_type in file.data_types, path, where, f"its data type {data_type} is not under data_types")
+    config = file.data_types[data_type].config | topic.config
+    fixed = KINDS[data_type].partitions if data_type in KINDS else None
+    _require(fixed is None or topic.partitions == fixed, path, f"{where}.partitions", f"expected {fixed} for {data_type}, found {topic.partitions}")
+    return Declared(name, topic.partitions or partitions, config)
+
+
+def _data_type_of(path: Path, name: str) -> str:
+    parts = name.split(".")
+    if parts[0] == LETTERS:
+        _require(len(parts) == 3 and all(parts), path, f"topics.{name}", "expected dlq.ASSET_CLASS.DATA_TYPE")
+        return LETTER_TYPE
+    try:
+        data_type = TopicName.parse(name).data_type
+    except SettingsError as exc:
+        raise SettingsError(f"{path}: topics.{name}: expected market.ASSET_CLASS.DATA_TYPE.EXCHANGE or dlq.ASSET_CLASS.DATA_TYPE.") from exc
+    _require(data_type in KINDS, path, f"topics.{name}", f"expected one of the data types {', '.join(KINDS)}, found {data_type}")
+    return data_type
+
+
+def _choices(keys: Mapping[str, str], data_type: str) -> str:
+    return keys[data_type] if data_type in keys else f"one of the data types {', '.join(keys)}"
+
+
+def _require(holds: bool, path: Path, where: str, says: str) -> None:
+    if not holds:
+        raise SettingsError(f"{path}: {where}: {says}.")
