@@ -64,7 +64,7 @@ class Judge:
                 self.verdicts.append(check(self._settings, self._reference, is_final=False))
                 return
             except K2Error as exc:
-                log.info("chaos.look_postponed", cause=str(exc))
+                log.debug("chaos.look_postponed", cause=str(exc))
                 if self._stopping.is_set():
                     return
                 if time.monotonic() > until:

@@ -12,12 +12,14 @@ from k2stream.chaos.crew import Member
 from k2stream.chaos.fault import Fault, Hit
 from k2stream.chaos.scene import Scene
 from k2stream.errors import ServiceError
-from k2stream.settings import Settings
+from k2stream.settings import Settings, process_environment
 
 LIBRARIES = ("/usr/lib", "/usr/local/lib", "/lib")
-JUMPS = ("+7200", "-7200", "+86400", "+0")
-"""Seconds beside the machine's clock; the last is where it ends."""
+JUMPS = ("+3000", "-7200", "-86400", "+0")
+"""Seconds beside the machine's clock; the last is where it ends. A broker refuses records of more than an hour ahead."""
 JUMP_SECONDS = 2.5
+SLEEP = Path(__file__).parent / "faketime"
+"""On that worker's PYTHONPATH."""
 
 DISK_BYTES = 256 << 20
 FULL_SECONDS = 4.0
@@ -35,12 +37,18 @@ def give_clock(member: Member, library: Path) -> Path:
     clock = member.folder / f"{member.name}.clock"
     clock.write_text("+0", encoding="ascii")
     # Only what people call the time jumps: the monotonic clock does not jump on a real machine either.
-    member.extra |= {"LD_PRELOAD": str(library), "FAKETIME_TIMESTAMP_FILE": str(clock), "FAKETIME_CACHE_DURATION": "1", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
+    member.extra |= {
+        "LD_PRELOAD": str(library),
+        "FAKETIME_TIMESTAMP_FILE": str(clock),
+        "FAKETIME_CACHE_DURATION": "1",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        "PYTHONPATH": os.pathsep.join(filter(None, (str(SLEEP), process_environment().get("PYTHONPATH")))),
+    }
     return clock
 
 
 def clock_faults(clock: Path, name: str) -> list[Fault]:
-    return [Fault("clock jumps", f"the clock of {name} goes two hours ahead, two back, a day ahead, and home", partial(jump, clock, name))]
+    return [Fault("clock jumps", f"the clock of {name} goes 50 minutes ahead, two hours back, a day back, and home", partial(jump, clock, name))]
 
 
 def jump(clock: Path, name: str, scene: Scene) -> Hit:

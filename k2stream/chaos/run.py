@@ -1,5 +1,6 @@
 """A chaos run from its first worker to its scorecard."""
 
+import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -71,6 +72,9 @@ class Run:
     def play(self, fault: Fault) -> None:
         """One fault, and the wait for everybody to be back."""
         scene = self.scene
+        for part in (self.load, self.judge):
+            if part.failed is not None:
+                raise part.failed
         scene.progress.reset_stall()
         began = time.monotonic()
         hit = fault.play(scene)
@@ -90,6 +94,7 @@ class Run:
 
 def run(settings: Settings, options: Options, say: Say) -> Scorecard:
     """Play faults for as long as asked; raises K2Error if the run itself cannot go on."""
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # that a broker is away is no news here
     with ExitStack() as stack:
         stack.enter_context(Home.open(settings.home).hold())
         servers = breakable(settings, tuple(options.owned))
