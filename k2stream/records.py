@@ -122,11 +122,14 @@ class Batch:
     """Which seek of the partition it was read after; a batch of an older epoch is dropped."""
     last_data: tuple[int, int] | None = None
     """Of a receipt: base offset and CRC of the last log batch that held records."""
+    arrivals: tuple[tuple[int, int], ...] = ()
+    """Of a receipt, for each log batch with records: timestamp of its first, milliseconds, and how many it holds."""
 
     def receipt(self) -> "Batch":
         """The same without its bytes: what is acked once it is committed."""
-        held = next((b for b in reversed(self.log_batches) if b.kind is Kind.DATA), None)
-        return replace(self, log_batches=(), last_data=None if held is None else (held.base_offset, held.crc))
+        held = [b for b in self.log_batches if b.kind is Kind.DATA]
+        arrivals = tuple((b.base_timestamp_ms, b.count) for b in held)
+        return replace(self, log_batches=(), last_data=(held[-1].base_offset, held[-1].crc) if held else None, arrivals=arrivals)
 
     @property
     def tp(self) -> TopicPartition:

@@ -151,7 +151,7 @@ class Capture:
 
     def topic_lost(self, tp: TopicPartition, first: int, last: int) -> None:
         """Offsets that nobody can explain: the partition stops, red; nothing of it is skipped in silence."""
-        self._paused.add(TopicPartition(*tp))
+        self._stop(TopicPartition(*tp))
         self.health.red(
             f"lost {tp.topic}/{tp.partition}",
             f"{tp.topic}/{tp.partition}: offsets {first} to {last} are gone from the log before they were committed. "
@@ -169,6 +169,7 @@ class Capture:
             return
         self._position[tp] = batch.next_offset
         self.pause.batch(self.clock.monotonic())
+        self.progress.fetched(batch.size_bytes)
         self._intake.put(batch)
 
     # --- the loops ------------------------------------------------------------------------------------
@@ -250,6 +251,7 @@ class Capture:
             if era != self._era:  # forgotten meanwhile, so what became of it no longer matters
                 log.info("window.dropped", window=window.number, cause=str(exc))
             elif isinstance(exc, Fenced):
+                self.progress.fenced()
                 await self.restart(str(exc))
             else:
                 await self._strike(None, exc)
@@ -268,7 +270,8 @@ class Capture:
         if era != self._era:
             return
         deadline = Deadline.after(self.plan.commit_timeout_seconds, self.clock)
-        head = await self._in_sink_thread(lambda: sink.commit(self.edges, closing, settled, staged, deadline, self.stages))
+        with self.progress.commit_timed():
+            head = await self._in_sink_thread(lambda: sink.commit(self.edges, closing, settled, staged, deadline, self.stages))
         if era != self._era:
             return
         self._done(window, closing, settled, head)
@@ -292,6 +295,7 @@ class Capture:
         now = self.clock.monotonic()
         self.pause.commit(now)
         self.progress.committed(settled, head.vector, now)
+        self.progress.landed(window, self.clock)
 
     async def _watch_positions(self) -> None:
         """A foreign commit or a rollback moves the vector under us: compare what we last saw committed with the head."""
@@ -365,12 +369,16 @@ class Capture:
             self._on_fatal(str(exc))
             return
         if strikes >= STRIKES and tp is not None:
-            self._paused.add(tp)
+            self._stop(tp)
             self.edges.consumer().pause_batch({tp})
             stands = f"{where} is paused at offset {self._committed.get(tp)} after {strikes} failures: {exc}."
             self.health.red(f"paused {where}", f"{stands} Mend the cause and start the worker again.")
         await asyncio.sleep(min(0.1 * 4 ** (strikes - 1), 5.0))
         await self.restart(str(exc), era=era)
+
+    def _stop(self, tp: TopicPartition) -> None:
+        self._paused.add(tp)
+        self.progress.stopped(len(self._paused))
 
     def _forget(self) -> None:
         """Drop every batch, window and memory; whatever still runs in a thread comes back to an older era."""

@@ -1,7 +1,7 @@
 """What a capture has done since it started, for pages, metrics and the demo's progress line."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -35,16 +35,13 @@ class Progress:
         metrics.LAST_COMMIT.labels(self.data_type)
         metrics.show_lag(self.data_type, self.lags())
 
-    def released(self) -> None:
-        """All partitions were taken away."""
-        self.assigned({}, set(), {})
-
     def fetched(self, size_bytes: int) -> None:
         metrics.FETCHED_BYTES.labels(self.data_type).inc(size_bytes)
 
     def revoked(self) -> None:
         """Nothing is owned until the next assignment."""
         self.owned = set()
+        metrics.show_lag(self.data_type, {})
 
     def committed(self, settled: Settled, vector: Vector, now: float) -> None:
         for counts in settled.deltas.values():
@@ -94,9 +91,10 @@ class Progress:
         metrics.LAST_COMMIT.labels(self.data_type).set_to_current_time()
         metrics.show_lag(self.data_type, self.lags())
 
-    def landed(self, window: OpenWindow, arrivals: Iterable[tuple[int, int]], clock: Clock) -> None:
-        """A window is in the table. `arrivals`: timestamp of each log batch's first record, ms, and its number of records."""
+    def landed(self, window: OpenWindow, clock: Clock) -> None:
+        """A window is in the table."""
         now_seconds = clock.now_us() / 1e6
+        arrivals = (arrival for batch in window.batches for arrival in batch.arrivals)
         metrics.LATENCY.observe(self.data_type, ((now_seconds - first_ms / 1000, records) for first_ms, records in arrivals))
         metrics.WINDOW_SIZE_ROWS.labels(self.data_type).observe(window.rows)
         metrics.WINDOW_SIZE_BYTES.labels(self.data_type).observe(window.size_bytes)
