@@ -13,20 +13,19 @@ from typing import Any
 from faust.transport.consumer import ensure_TP
 from faust.types import TP, ConsumerMessage
 
-from k2stream.errors import K2Error
 from k2stream.records import Record, TopicPartition
 from k2stream.transport.base import BatchNativeConsumer, BatchNativeTransport
-from k2stream.transport.embedded_exit import or_exit
 from k2stream.transport.embedded_log import EmbeddedLog
 from k2stream.transport.embedded_path import GroupLock, folder_of
 from k2stream.transport.embedded_producer import Producer
 from k2stream.transport.embedded_sink import EmbeddedSink
 from k2stream.transport.embedded_thread import LogThread
+from k2stream.transport.ending import EndsOnce, or_exit
 
 __all__ = ["Consumer", "EmbeddedSink", "Producer", "Transport"]
 
 
-class Consumer(BatchNativeConsumer):
+class Consumer(EndsOnce, BatchNativeConsumer):
     """Faust's consumer on the embedded log; holds the group's lock as long as it lives."""
 
     _thread: LogThread
@@ -38,7 +37,6 @@ class Consumer(BatchNativeConsumer):
         self._floors: dict[TopicPartition, int] = {}
         self._risen: dict[TopicPartition, int] = {}
         self._floors_lock = threading.Lock()
-        self._is_ending = False
 
     def _new_consumer_thread(self) -> LogThread:
         return LogThread(self, loop=self.loop, beacon=self.beacon)
@@ -62,18 +60,6 @@ class Consumer(BatchNativeConsumer):
     async def on_shutdown(self) -> None:
         await super().on_shutdown()
         self._group_lock.free()
-
-    def stop_app(self, exc: K2Error) -> None:
-        """End the worker for good, once, from any thread: what is stored is damaged."""
-        if self._is_ending:
-            return
-        self._is_ending = True
-        stop_for = getattr(self.app, "stop_for", None)
-        if stop_for is not None:
-            stop_for(str(exc))
-        else:
-            self.log.critical("%s", exc)
-            self.loop.call_soon_threadsafe(self.app._crash, SystemExit(1))  # noqa: SLF001 # Faust's own way to end a worker from outside
 
     # what the base asks of a driver
 

@@ -12,10 +12,10 @@ from faust.types import TP, RecordMetadata
 
 from k2stream.errors import TransportError
 from k2stream.transport.batch_builder import build_log_batch
-from k2stream.transport.embedded_exit import or_exit
 from k2stream.transport.embedded_log import EmbeddedLog
 from k2stream.transport.embedded_path import folder_of
 from k2stream.transport.embedded_thread import declare, partitioner_of
+from k2stream.transport.ending import or_exit
 from k2stream.transport.sink import Outgoing
 
 COMMIT_RECORDS = 10_000
@@ -75,19 +75,9 @@ class Producer(base.Producer):
             self._writer = asyncio.create_task(self._write())
         return done
 
-    async def send_and_wait(
-        self,
-        topic: str,
-        key: bytes | None,
-        value: bytes | None,
-        partition: int | None,
-        timestamp: float | None,
-        headers: Any,
-        *,
-        transactional_id: str | None = None,
-    ) -> RecordMetadata:
+    async def send_and_wait(self, *args: Any, **kwargs: Any) -> RecordMetadata:
         """Send one record and wait until it is on disk."""
-        return await (await self.send(topic, key, value, partition, timestamp, headers))
+        return await (await self.send(*args, **kwargs))
 
     async def flush(self) -> None:
         """Wait for all that was handed in."""

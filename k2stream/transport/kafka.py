@@ -12,6 +12,7 @@ from faust.types import TP
 
 from k2stream.transport.assignor import Assignor
 from k2stream.transport.base import BatchNativeConsumer, BatchNativeTransport
+from k2stream.transport.ending import EndsOnce
 from k2stream.transport.kafka_access import KAFKA_PORT
 from k2stream.transport.kafka_producer import Producer
 from k2stream.transport.kafka_sink import KafkaSink
@@ -20,14 +21,10 @@ from k2stream.transport.kafka_thread import KafkaThread
 __all__ = ["Consumer", "KafkaSink", "Producer", "Transport"]
 
 
-class Consumer(BatchNativeConsumer, driver.Consumer):
+class Consumer(EndsOnce, BatchNativeConsumer, driver.Consumer):
     """Faust's consumer on Kafka."""
 
     _thread: KafkaThread
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._is_ending = False
 
     def _new_consumer_thread(self) -> KafkaThread:
         return KafkaThread(self, loop=self.loop, beacon=self.beacon)
@@ -42,18 +39,6 @@ class Consumer(BatchNativeConsumer, driver.Consumer):
         """Faust's warnings about slow streams know nothing of windows that stay open; our health does."""
         if not self.is_batch_topic(tp.topic):
             super().verify_event_path(now, tp)
-
-    def stop_app(self, exc: Exception) -> None:
-        """End the worker for good, once, from any thread: what is stored is damaged."""
-        if self._is_ending:
-            return
-        self._is_ending = True
-        stop_for = getattr(self.app, "stop_for", None)
-        if stop_for is not None:
-            stop_for(str(exc))
-        else:
-            self.log.critical("%s", exc)
-            self.loop.call_soon_threadsafe(self.app._crash, SystemExit(1))  # noqa: SLF001 # Faust's own way to end a worker from outside
 
 
 class Transport(BatchNativeTransport, driver.Transport):
