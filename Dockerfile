@@ -23,6 +23,7 @@ WORKDIR /app
 COPY --from=build /app/.venv .venv
 COPY agents agents
 COPY tables tables
+COPY config config
 ENV PATH=/app/.venv/bin:$PATH \
     K2_HOME=/var/lib/k2stream \
     PYTHONDONTWRITEBYTECODE=1 \

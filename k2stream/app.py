@@ -187,7 +187,7 @@ class K2App(faust.App):
         """Give each pattern's topic the names that match today."""
         existing = await self.sink.topics()
         for data_type, (patterns, topic) in self.patterns.items():
-            new = [n for n in resolve(patterns, existing) if n not in topic.names]
+            new = [n for n in resolve(patterns, existing, data_type) if n not in topic.names]
             if new:
                 log.info("topics.found", data_type=data_type, topics=new)
                 topic.names.extend(new)
