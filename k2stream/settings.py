@@ -29,7 +29,7 @@ class Settings(BaseSettings):
     broker_ca_file: str = Field("", description="PEM file of the authorities that Kafka's certificate is trusted by; empty: those of the system")
     broker_cert_file: str = Field("", description="PEM file of our own certificate, where Kafka asks for one")
     broker_key_file: str = Field("", description="PEM file of its key, without a passphrase")
-    topics: str = Field("market.*.trades.*", description="What the trades agent reads: topics, patterns (`*`: one part of a name), `exchange:asx`, `asset_class:crypto`")
+    topics: str = Field("market.*.trades.*", description="What the trades agent reads: names, patterns (`*`: one part), `exchange:asx`, `asset_class:crypto`")
     topics_file: str = Field("", description="What `k2 topics` declares; empty: config/topics.yaml of the checkout")
     instruments_file: str = Field("", description="Which symbols live feeds ask for; empty: config/instruments.yaml of the checkout")
     partitions: int = Field(8, gt=0, description="Partitions of a topic that k2stream creates")
