@@ -36,6 +36,8 @@ from k2stream.web.port import require_free
 
 log = structlog.get_logger(__name__)
 
+NO_TOPIC_SECONDS = 2.0
+"""How often a worker without any topic of a pattern looks: it came before `k2 topics apply`, or before the first feed."""
 BATCH_CHANNEL_EVENTS = 16
 """A batch topic's channel holds so few events; the real bound is settings.fetch_buffer_bytes."""
 
@@ -195,7 +197,9 @@ class K2App(faust.App):
     async def watch_topics(self) -> None:
         """Resolve patterns again and again; a new topic is subscribed without a restart."""
         while not self.should_stop:
-            await self.sleep(self.settings.topic_refresh_ms / 1000)
+            refresh_seconds = self.settings.topic_refresh_ms / 1000
+            is_complete = all(len(topic.names) for _, topic in self.patterns.values())
+            await self.sleep(refresh_seconds if is_complete else min(refresh_seconds, NO_TOPIC_SECONDS))
             try:
                 await self._resolve_topics()
             except K2Error as exc:

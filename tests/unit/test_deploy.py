@@ -17,6 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from k2stream import metrics
 from k2stream.cli import app
 from k2stream.settings import Settings
+from k2stream.topic_files import declared_topics
 
 ROOT = Path(__file__).parents[2]
 COMPOSE = ROOT / "docker-compose.yml"
@@ -173,7 +174,8 @@ def test_kubernetes_does_not_restart_a_worker_for_a_service_that_is_gone() -> No
 def test_scaling_ends_where_partitions_do() -> None:
     """A worker more than partitions reads nothing; the metric it scales by is one that the adapter serves and a worker shows."""
     scaler = manifest("HorizontalPodAutoscaler")["spec"]
-    assert scaler["maxReplicas"] <= int(manifest("ConfigMap")["data"]["K2_PARTITIONS"])
+    topics = declared_topics(Settings(topics_file=str(ROOT / "config" / "topics.yaml")))
+    assert scaler["maxReplicas"] <= max(topic.partitions for topic in topics if ".trades." in topic.name)
     metric = scaler["metrics"][0]["pods"]["metric"]["name"]
     adapter = yaml.safe_load((KUBERNETES / "monitoring" / "adapter-values.yaml").read_text(encoding="utf-8"))
     assert [rule["name"]["matches"] for rule in adapter["rules"]["custom"]] == [f"^{metric}$"]
