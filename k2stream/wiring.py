@@ -63,6 +63,7 @@ def open_capture(app: K2App, data_type: str, rows: TableDeclaration, events: Tab
     if settings.registry_url:
         where = f"The schema registry {without_password(settings.registry_url)}"
         app.watch.add(Asked("registry", where, lambda: asyncio.to_thread(registry.ping)))
+    app.on_report("commits", lambda: {name: committer.as_json() for name, committer in table.committers().items()})
     letters, engine = LetterBox(app.sink, settings.partitions), Engine.of(settings)
     edges = Edges(
         consumer=lambda: cast(BatchConsumer, app.consumer),  # every transport of ours makes one

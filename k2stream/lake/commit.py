@@ -19,6 +19,7 @@ from pyiceberg.catalog import Catalog
 from pyiceberg.manifest import DataFile
 from pyiceberg.table import Table
 
+from k2stream import metrics
 from k2stream.clock import Clock, Deadline
 from k2stream.errors import CommitUnknown, Fenced, K2Error, LakeError
 from k2stream.lake.append import commit, prepare_append
@@ -88,6 +89,10 @@ class Committer:
         self.unknown_outcomes = 0
         """Attempts whose answer left it open whether they landed."""
 
+    def as_json(self) -> dict[str, int]:
+        """For `/state`."""
+        return {"commits": self.commits, "conflicts": self.conflicts, "unknown_outcomes": self.unknown_outcomes}
+
     def load(self) -> Table:
         """The table as it is now; raises LakeError if the catalog does not say."""
         with translated("read the table", ".".join(self.name)):
@@ -155,6 +160,8 @@ class Committer:
         failed = Failed(exc, outcome_of(exc, kind_of(self.catalog)))
         self.conflicts += failed.is_conflict
         self.unknown_outcomes += failed.outcome is Outcome.UNKNOWN
+        metrics.COMMIT_CONFLICTS.labels(self.name[1]).inc(failed.is_conflict)
+        metrics.COMMITS_UNKNOWN.labels(self.name[1]).inc(failed.outcome is Outcome.UNKNOWN)
         say = log.info if failed.is_conflict else log.warning
         event = "commit.conflict" if failed.is_conflict else "commit.undecided" if failed.outcome is Outcome.UNKNOWN else "commit.failed"
         cause = without_password(f"{type(exc).__name__}: {exc}")
