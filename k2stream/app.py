@@ -149,9 +149,9 @@ class K2App(faust.App):
     def boot_steps(self) -> Iterator[Step]:
         """What has to succeed before anything is read; boot.py asks again where a service is away."""
         yield Step("log", f"the log at {without_password(self.settings.broker_url())}", self._open_log)
-        catalog = without_password(self.settings.catalog_uri) or "SQLite under K2_HOME"
+        where = _tables_of(self.settings)
         for data_type, starter in self.starters.items():
-            yield Step(f"tables of {data_type}", f"the catalog ({catalog}) and its tables", lambda s=starter: asyncio.to_thread(s, self))  # type: ignore[misc] # lambda default
+            yield Step(f"tables of {data_type}", where, lambda s=starter: asyncio.to_thread(s, self))  # type: ignore[misc] # lambda default
 
     async def _open_log(self) -> None:
         try:
@@ -282,6 +282,14 @@ def create_app(settings: Settings) -> K2App:
     )
     app.use(settings)
     return app
+
+
+def _tables_of(settings: Settings) -> str:
+    """Catalog and store of the tables, as people may see them."""
+    catalog = without_password(settings.catalog_uri) or "SQLite under K2_HOME"
+    store = without_password(settings.warehouse)
+    endpoint = f" at {without_password(settings.s3_endpoint)}" if settings.s3_endpoint else ""
+    return f"the tables: catalog {catalog}" + (f", files in {store}{endpoint}" if store else "")
 
 
 def peak_rss_mb() -> float:

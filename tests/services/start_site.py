@@ -16,6 +16,8 @@ from k2stream.worker_process import WorkerProcess, free_port
 
 ROOT = Path(__file__).parents[2]
 ROWS = 1_000
+WAIT_SECONDS = 180.0
+"""A start imports seconds of CPU, and many run side by side."""
 QUICK = {
     "K2_WINDOW_MS": "200",
     "K2_WINDOW_ROWS": "400",
@@ -39,7 +41,7 @@ def promised(name: str, folder: Path) -> Service:
 def k2(home: Path, *arguments: str, environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
     """A command of ours in these surroundings."""
     whole = {**os.environ, "K2_HOME": str(home), **QUICK, **environment}
-    return subprocess.run([sys.executable, "-m", "k2stream.cli", *arguments], cwd=ROOT, env=whole, capture_output=True, text=True, timeout=90)
+    return subprocess.run([sys.executable, "-m", "k2stream.cli", *arguments], cwd=ROOT, env=whole, capture_output=True, text=True, timeout=WAIT_SECONDS)
 
 
 def publish(home: Path, environment: Mapping[str, str], *, rows: int = ROWS) -> None:
@@ -65,7 +67,7 @@ def rows(w: WorkerProcess) -> int:
     return sum(p["rows"] for p in trades.get("partitions", []))
 
 
-def until(w: WorkerProcess, holds: Callable[[], bool], what: str, seconds: float = 60) -> float:
+def until(w: WorkerProcess, holds: Callable[[], bool], what: str, seconds: float = WAIT_SECONDS) -> float:
     """Seconds that it took; fails if the worker ends or it does not come to pass."""
     began = time.monotonic()
     while not holds():
@@ -75,12 +77,12 @@ def until(w: WorkerProcess, holds: Callable[[], bool], what: str, seconds: float
     return time.monotonic() - began
 
 
-def until_red(w: WorkerProcess, *words: str, seconds: float = 30) -> float:
+def until_red(w: WorkerProcess, *words: str, seconds: float = WAIT_SECONDS) -> float:
     """Until one cause has all these words."""
     return until(w, lambda: any(all(word in cause for word in words) for cause in causes(w).values()), f"red with {words}", seconds)
 
 
-def until_well(w: WorkerProcess, seconds: float = 60) -> float:
+def until_well(w: WorkerProcess, seconds: float = WAIT_SECONDS) -> float:
     return until(w, lambda: (w.state() or {}).get("started", False) and not causes(w), "well", seconds)
 
 

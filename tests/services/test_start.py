@@ -14,7 +14,7 @@ from k2stream.dev.service import Service
 from k2stream.worker_process import WorkerProcess
 from tests.services.start_site import ROWS, assert_audited, causes, promised, publish, rows, until, until_red, until_well, worker
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(600)
 
 
 def healthz(w: WorkerProcess) -> tuple[int, str]:
@@ -53,7 +53,7 @@ def test_worker_before_its_broker_waits_and_reads_when_it_comes(home: Path, serv
     environment = dict(server.exports())
     with worker(home, environment) as w:
         until(w, lambda: w.state() is not None, "page open")
-        until_red(w, server.address, seconds=5)
+        until_red(w, server.address)
         assert healthz(w)[0] == 503
         before = len(lines_naming(w, str(server.port)))
         time.sleep(15)
@@ -94,7 +94,7 @@ def test_rows_do_not_wait_for_redis(home: Path, server: Service) -> None:
         until_red(w, server.address, "Redis")
         assert healthz(w)[0] == 503
         server.start(port=server.port)
-        until_well(w, 20)
+        until_well(w)
         assert lines_naming(w, server.secret()) == []
         assert w.stop() == 0
     assert_audited(home, environment)
@@ -107,7 +107,7 @@ def test_worker_before_its_registry_shows_it_and_decodes_when_it_comes(home: Pat
     with worker(home, environment) as w:
         until_red(w, server.address, "registry")
         server.start(port=server.port)
-        until_well(w, 20)
+        until_well(w)
         publish(home, environment)
         until(w, lambda: rows(w) == ROWS, "caught up")
         assert w.stop() == 0
@@ -127,7 +127,7 @@ def test_registry_that_hangs_makes_no_dead_letter(home: Path, server: Service) -
         assert rows(w) == 0
         os.kill(server.pid, signal.SIGCONT)
         until(w, lambda: rows(w) == ROWS, "caught up")
-        until_well(w, 20)
+        until_well(w)
         assert w.stop() == 0
     assert_audited(home, environment)
 
@@ -140,9 +140,9 @@ def test_broker_that_restarts_under_a_worker_is_waited_for(home: Path, server: S
     publish(home, environment, rows=ROWS // 2)
     with worker(home, environment) as w:
         until(w, lambda: rows(w) == ROWS // 2, "caught up")
-        until_well(w, 20)
+        until_well(w)
         server.stop()
-        until_red(w, server.address, seconds=15)
+        until_red(w, server.address)
         before = len(w.log_path.read_text().splitlines())
         time.sleep(10)
         assert len(w.log_path.read_text().splitlines()) - before <= 10, w.last_lines(60)
@@ -163,7 +163,7 @@ def test_catalog_that_restarts_under_a_worker_is_waited_for(home: Path, server: 
     with worker(home, environment) as w:
         until(w, lambda: rows(w) == ROWS // 2, "caught up")
         server.stop()
-        until_red(w, str(server.port), seconds=20)
+        until_red(w, str(server.port))
         publish(home, {})
         time.sleep(12)
         server.start(port=server.port)
@@ -188,6 +188,6 @@ def test_redis_that_restarts_under_a_worker_is_shown_and_waited_for(home: Path, 
         until(w, lambda: rows(w) == ROWS, "caught up again")
         until_red(w, server.address, "Redis")
         server.start(port=server.port)
-        until_well(w, 20)
+        until_well(w)
         assert w.stop() == 0
     assert_audited(home, environment)
