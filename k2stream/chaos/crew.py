@@ -15,8 +15,8 @@ from k2stream.worker_process import WorkerProcess
 
 log = structlog.get_logger(__name__)
 
-READY_SECONDS = 90.0
 LAST_LINES = 3
+
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from k2stream.chaos.progress import Progress
 from k2stream.errors import K2Error
 
 STEP_SECONDS = 0.1
-READY_SECONDS = 90.0
+READY_SECONDS = 240.0
 
 
 class ChaosError(K2Error):

@@ -33,6 +33,7 @@ def worker_faults(*, workers: int, session_seconds: float, storm_beats: int) -> 
     ]
     several = [
         Fault("kill two", "kill -9 of two workers at once", partial(kill, 2), weight=4),
+        Fault("kill all", "kill -9 of all workers at once, as when their machine loses power", partial(kill, workers), weight=3),
         Fault("kill two at steps", "kill -9 of two workers at commit steps of their own", kill_two_at_steps, weight=8),
         Fault("zombie", "SIGSTOP past the session, others take over, SIGCONT", partial(zombie, session_seconds), weight=2),
         Fault("rebalance storm", f"a worker leaves or joins every {STORM_BEAT_SECONDS:.0f} s", partial(storm, storm_beats)),
