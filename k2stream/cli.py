@@ -200,6 +200,7 @@ def chaos(
     seed: Annotated[int, typer.Option(help="Chooses the order, the victims and the trades.")] = 1,
     workers: Annotated[int, typer.Option(min=1, help="Workers of this run.")] = 4,
     rate: Annotated[int, typer.Option(min=1, help="Records published a second.")] = 400,
+    away: Annotated[float, typer.Option(min=0.0, help="Seconds that the broker is gone.")] = 60.0,
     only: Annotated[list[str] | None, typer.Option(help="Only this fault; may be given again.")] = None,
     i_own_this: Annotated[list[str] | None, typer.Option(help="A service that may be broken although `k2 dev` did not start it.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="The scorecard as JSON, for programs.")] = False,
@@ -211,7 +212,14 @@ def chaos(
     from k2stream.settings import load_settings
 
     options = Options(
-        seed=seed, workers=workers, rate=rate, seconds=60 * minutes, faults=faults, only=tuple(only or ()), owned=tuple(i_own_this or ())
+        seed=seed,
+        workers=workers,
+        rate=rate,
+        seconds=60 * minutes,
+        faults=faults,
+        away_seconds=away,
+        only=tuple(only or ()),
+        owned=tuple(i_own_this or ()),
     )
     card = run(load_settings(), options, say=lambda line: typer.echo(line, err=True))
     typer.echo(json.dumps(card.as_json(), indent=2) if as_json else "\n".join(card.lines()))

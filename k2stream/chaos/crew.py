@@ -18,7 +18,6 @@ log = structlog.get_logger(__name__)
 LAST_LINES = 3
 
 
-
 @dataclass(frozen=True, slots=True)
 class Death:
     """A worker that ended although nobody broke it."""

@@ -51,7 +51,7 @@ class Options:
     only: Sequence[str] = ()
     owned: Sequence[str] = ()
     """Services that may be broken although `k2 dev` did not start them."""
-    storm_beats: int = 4
+    storm_beats: int = 3
     away_seconds: float = 60.0
     """How long a broker is gone."""
     window_ms: int = 1_000
