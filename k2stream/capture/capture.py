@@ -87,7 +87,7 @@ class Capture:
         era, epochs = self._era, self._epochs_of(tps)
         try:
             await self._wait_until_quiet()
-            bounds = {tp: await self.edges.consumer().bounds(tp) for tp in tps}
+            bounds = await self.edges.consumer().bounds(tps)
             deadline = Deadline.after(self.plan.commit_timeout_seconds, self.clock)
             head = await head_with(self.edges, tps, bounds, start=self.plan.start, deadline=deadline, run=self._in_sink_thread)
             known = None if self._closing is None else self._closing.memory
@@ -323,11 +323,11 @@ class Capture:
             if not self._owns.is_set():
                 continue
             try:
-                ends = {tp: (await self.edges.consumer().bounds(tp))[1] for tp in list(self._committed)}
+                bounds = await self.edges.consumer().bounds(list(self._committed))
             except K2Error as exc:
                 log.debug("log_ends.unknown", cause=str(exc))
                 continue
-            self.progress.ends(ends)
+            self.progress.ends({tp: end for tp, (_, end) in bounds.items()})
 
     def state(self) -> dict[str, object]:
         """Sequences, filter, window and ledger of this data type."""

@@ -1,5 +1,6 @@
 """Where a partition is read from for the first time, and whether the log is still the one that the vector speaks of."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 
 from k2stream.capture.edges import Edges, Head, Log
@@ -38,7 +39,7 @@ async def _bounds_of_first_starts(log: Log, vector: Vector, tps: set[TopicPartit
     """Of every partition of the topics that the vector does not name, whoever reads it."""
     topics = {tp.topic for tp in tps} - {tp.topic for tp in vector}
     found = [TopicPartition(topic, p) for topic in sorted(topics) for p in range(await log.partitions(topic))]
-    return {tp: await log.bounds(tp) for tp in found}
+    return dict(zip(found, await asyncio.gather(*map(log.bounds, found)), strict=True))
 
 
 def starts_of(vector: Vector, tps: set[TopicPartition], bounds: Bounds, start: str) -> dict[TopicPartition, int]:
@@ -73,10 +74,10 @@ def check_bounds(vector: Vector, tps: set[TopicPartition], bounds: Bounds) -> No
 
 
 async def _check_marks(log: Log, vector: Vector, tps: set[TopicPartition], bounds: Bounds) -> None:
-    for tp in sorted(tps):
-        mark = vector[tp].mark
-        if mark is not None and bounds[tp][0] <= mark.base_offset < bounds[tp][1]:
-            check_mark(tp, mark, await log.log_batch_at(tp, mark.base_offset))
+    marks = {tp: mark for tp in sorted(tps) if (mark := vector[tp].mark) is not None and bounds[tp][0] <= mark.base_offset < bounds[tp][1]}
+    found = await asyncio.gather(*(log.log_batch_at(tp, mark.base_offset) for tp, mark in marks.items()))  # a rebalance waits for it
+    for (tp, mark), log_batch in zip(marks.items(), found, strict=True):
+        check_mark(tp, mark, log_batch)
 
 
 def check_mark(tp: TopicPartition, mark: Mark, found: LogBatch | None) -> None:

@@ -13,7 +13,7 @@ import asyncio
 import itertools
 import threading
 from collections import defaultdict
-from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -31,14 +31,13 @@ from k2stream.transport.budget import ByteBudget
 from k2stream.transport.conductor import BatchConductor, ReadOffsets
 from k2stream.transport.continuity import Joined, join
 from k2stream.transport.handler import BatchConsumer, BatchHandler
+from k2stream.transport.within import within
 
 __all__ = ["BatchConsumer", "BatchHandler", "BatchNativeConsumer", "BatchNativeTransport"]
 
 FETCH_WAIT_SECONDS = 0.25
 """A fetch waits so long for data: what becomes fetchable meanwhile (a restart, room) must not wait for Faust's second."""
 ROOM_POLL_SECONDS = 0.005
-MIN_GRACE_SECONDS = 0.2
-"""Offsets are committed even if the windows took the whole budget: it is one short request."""
 BACKOFF_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 
 
@@ -125,13 +124,13 @@ class BatchNativeConsumer(ThreadDelegateConsumer):
         self._paused_batch -= {TP(*tp) for tp in tps}
         self._poke()
 
-    async def bounds(self, tp: TopicPartition) -> tuple[int, int]:
-        key = TP(*tp)
+    async def bounds(self, tps: Collection[TopicPartition]) -> Mapping[TopicPartition, tuple[int, int]]:
+        keys = [TP(*tp) for tp in tps]
         try:
-            begins, ends = await self.earliest_offsets(key), await self.highwaters(key)
+            begins, ends = (await self.earliest_offsets(*keys), await self.highwaters(*keys)) if keys else ({}, {})
         except KafkaError as exc:
-            raise TransportError(f"Where {tp[0]}/{tp[1]} begins and ends is not known: {exc!r}. Is the broker running?") from exc
-        return int(begins[key]), int(ends[key])
+            raise TransportError(f"Where {len(keys)} partitions begin and end is not known: {exc!r}. Is the broker running?") from exc
+        return {TopicPartition(*key): (int(begins[key]), int(ends[key])) for key in keys}
 
     async def restart(self, tps: Iterable[TopicPartition] | None = None) -> None:
         """Returns when all of `tps` that are still ours were sought; waits as long as the handler knows no position.
@@ -385,24 +384,10 @@ class BatchNativeConsumer(ThreadDelegateConsumer):
         deadline = Deadline.after(self.settings.revoke_timeout_ms / 1000)
         self._leaving |= tps
         if tps and self.batch_handler is not None:
-            await self._within(deadline, self.batch_handler.revoke({TopicPartition(*tp) for tp in tps}, deadline))
-        await self._within(deadline, self.commit())
+            await within(deadline, self.batch_handler.revoke({TopicPartition(*tp) for tp in tps}, deadline), log=self.log)
+        await within(deadline, self.commit(), log=self.log)
         self._end_epoch(tps)
         self._leaving -= tps
-
-    async def _within(self, deadline: Deadline, work: Coroutine[Any, Any, Any]) -> None:
-        """Wait for `work` as long as the deadline allows; then cancel it and go on.
-
-        Not `asyncio.wait_for`: that waits for the cancelled task to end, and a commit's thread cannot be cancelled.
-        """
-        name, task = getattr(work, "__qualname__", "a step"), asyncio.ensure_future(work)
-        done, _ = await asyncio.wait({task}, timeout=max(deadline.remaining_seconds(), MIN_GRACE_SECONDS))
-        if not done:
-            task.cancel()
-            task.add_done_callback(lambda t: t.cancelled() or t.exception())
-            self.log.warning("Partitions are taken away and %s did not end in time; it is left to the fence.", name)
-        elif task.exception() is not None:
-            self.log.error("%s failed while partitions are taken away: %r", name, task.exception())
 
 
 def settings_of(app: Any) -> Settings:

@@ -1,6 +1,6 @@
 """What the owner of batch topics answers, and what it may ask of the consumer."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Protocol
 
 from k2stream.clock import Deadline
@@ -44,8 +44,8 @@ class BatchConsumer(Protocol):
     def resume_batch(self, tps: Iterable[TopicPartition]) -> None:
         """Undo `pause_batch`; a partition that lost offsets stays stopped until `restart`."""
 
-    async def bounds(self, tp: TopicPartition) -> tuple[int, int]:
-        """Log begin and log end (the last stable offset where transactions are read committed)."""
+    async def bounds(self, tps: Collection[TopicPartition]) -> Mapping[TopicPartition, tuple[int, int]]:
+        """Of each, log begin and log end (the last stable offset where transactions are read committed); one question for all."""
 
     def set_floors(self, floors: Mapping[TopicPartition, int]) -> None:
         """Offsets that the embedded log's retention must not pass; Kafka cannot be told, there it does nothing."""

@@ -74,7 +74,7 @@ async def test_open_transaction_is_the_end_of_the_log(site: KafkaSite, tmp_path:
             await producer.begin_transaction()
             await producer.send_and_wait(tp.topic, b"perhaps", partition=0)
             await worker.until_read(tp, 2)
-            assert await worker.consumer.bounds(tp) == (0, 2)
+            assert await worker.consumer.bounds({tp}) == {tp: (0, 2)}
             await producer.abort_transaction()
         await worker.until_read(tp, 4)
 

@@ -73,8 +73,8 @@ class HandLog:
     async def restart(self, tps: Iterable[TopicPartition]) -> None:
         self.restarted.append(set(tps))
 
-    async def bounds(self, tp: TopicPartition) -> tuple[int, int]:
-        return 0, 1_000
+    async def bounds(self, tps: Iterable[TopicPartition]) -> dict[TopicPartition, tuple[int, int]]:
+        return dict.fromkeys(tps, (0, 1_000))
 
     async def partitions(self, topic: str) -> int:
         return 2
