@@ -53,6 +53,31 @@ def apply(
     topic_admin.apply(settings, found.steps, told=lambda step: typer.echo(f"done: {step.action} {step.topic}"))
 
 
+@app.command()
+def migrate(
+    source: Annotated[str, typer.Argument(metavar="FROM", help="Topic to copy.")],
+    target: Annotated[str, typer.Argument(metavar="TO", help="Topic to copy it into; made as declared if it does not exist.")],
+    file: File = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be copied; change nothing.")] = False,
+) -> None:
+    """Copy a topic's records into another, each once, and compare the two; if it is interrupted, run it again."""
+    from k2stream.crash import on_step_of
+    from k2stream.topic_files import declared_topic
+    from k2stream.topic_migration import Migration
+
+    settings = _settings(file)
+    with Migration(settings, source, declared_topic(settings, target), on_step=on_step_of(settings.crash_at)) as migration:
+        course = migration.planned()
+        for partition, (begin, end) in enumerate(course.spans):
+            typer.echo(f"{source}/{partition}: offsets {begin:,} to {end:,}")
+        typer.echo(f"into {target} with {len(course.target_ends)} partitions; on from {source}/{course.partition} offset {course.offset:,}")
+        if dry_run:
+            return
+        outcome = migration.run(told=lambda records: typer.echo(f"copied {records:,}", err=True))
+    typer.echo(f"{outcome.records:,} records in both, checksum {outcome.checksum}.")
+    typer.echo("Run it again for what feeds write meanwhile; then stop them, run it once more, and start feeds and workers on the new topic.")
+
+
 def _settings(file: str) -> "Settings":
     from k2stream.home import Home
     from k2stream.settings import load_settings

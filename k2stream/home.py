@@ -26,6 +26,7 @@ MADE = frozenset(
         "feed",
         "dev",
         "chaos",
+        "migrations",
         "catalog.db",
         "catalog.db-wal",
         "catalog.db-shm",

@@ -60,6 +60,14 @@ def declared_topics(settings: Settings) -> list[Declared]:
     return [_declared(path, file, name, topic, settings.partitions) for name, topic in file.topics.items()]
 
 
+def declared_topic(settings: Settings, name: str) -> Declared:
+    """One topic of K2_TOPICS_FILE; raises SettingsError if it is not declared there."""
+    found = next((topic for topic in declared_topics(settings) if topic.name == name), None)
+    if found is None:
+        raise SettingsError(f"{_path(settings.topics_file, 'topics.yaml')} does not declare {name}. Declare it there, with its partitions.")
+    return found
+
+
 def symbols_by_exchange(settings: Settings) -> Mapping[str, tuple[str, ...]]:
     """The symbols of K2_INSTRUMENTS_FILE, in its order; raises SettingsError naming file and key."""
     path = _path(settings.instruments_file, "instruments.yaml")

@@ -74,6 +74,7 @@ class EmbeddedLog:
             if not made.rowcount:
                 return False
             db.executemany("INSERT INTO partitions (topic_id, partition) VALUES (?, ?)", ((made.lastrowid, p) for p in range(partitions)))
+            self._version_of_topics = -1  # SQLite's own counter tells of other connections only
         return True
 
     def grow(self, topic: str, partitions: int) -> None:

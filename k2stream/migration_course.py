@@ -1,0 +1,86 @@
+"""How far a migration is: which offsets it copies, and what the target held when that was last certain; one file, replaced whole."""
+
+import fcntl
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from k2stream.errors import MigrationError
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """One round: the source as it was when the round began. The next round takes what came since."""
+
+    source: str
+    target: str
+    spans: tuple[tuple[int, int], ...]
+    """First offset and the one after the last, for each source partition."""
+    started_at: tuple[int, ...]
+    """Where each target partition ended when the round began."""
+    partition: int
+    """Source partition that is being copied; past the last once all are."""
+    offset: int
+    """Everything of it below is in the target for certain."""
+    target_ends: tuple[int, ...]
+    """Where each target partition ended then."""
+    is_verified: bool = False
+
+    @property
+    def is_copied(self) -> bool:
+        return self.partition >= len(self.spans)
+
+    @property
+    def records_at_most(self) -> int:
+        """Offsets to copy; holes among them bring no record."""
+        return sum(end - begin for begin, end in self.spans)
+
+
+class CourseFile:
+    """The course of one migration, for one process at a time."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Nobody else migrates the same meanwhile, or MigrationError; the kernel lets go when this process dies."""
+        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = os.open(self.path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as exc:
+                raise MigrationError(f"Another process migrates by {self.path} right now. Wait for it, or stop it.") from exc
+            yield
+        finally:
+            os.close(lock)
+
+    def load(self) -> Course | None:
+        """The course as last saved; None if there is none."""
+        try:
+            fields = json.loads(self.path.read_text(encoding="utf-8"))
+            spans = tuple((int(begin), int(end)) for begin, end in fields.pop("spans"))
+            return Course(spans=spans, started_at=tuple(fields.pop("started_at")), target_ends=tuple(fields.pop("target_ends")), **fields)
+        except FileNotFoundError:
+            return None
+        except (ValueError, TypeError, KeyError) as exc:
+            raise MigrationError(f"{self.path} is no course of a migration ({exc!r}). Move it away, delete the target topic and begin anew.") from exc
+
+    def save(self, course: Course) -> None:
+        """On disk before it returns: a crash leaves the course of before or this one."""
+        handle, name = tempfile.mkstemp(dir=self.path.parent, prefix=".course-")  # mode 600
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            json.dump(asdict(course), file)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).replace(self.path)
+        folder = os.open(self.path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)

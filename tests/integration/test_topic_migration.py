@@ -1,0 +1,186 @@
+"""A topic copied into another: each record once, in the order of its key, wherever the copying was killed."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from k2stream.errors import MigrationError
+from k2stream.feed.publisher import partition_of
+from k2stream.records import Record
+from k2stream.topic_migration import Migration
+from k2stream.topic_plan import Declared
+from k2stream.transport.batch_builder import build_log_batch
+from k2stream.transport.reader import read_topics
+from k2stream.transport.sink import LogSink, Outgoing
+from tests.integration.test_topics import Log
+
+ROOT = Path(__file__).parents[2]
+SOURCE_PARTITIONS, TARGET_PARTITIONS = 3, 5
+NOW_MS = time.time_ns() // 1_000_000
+CONFIG = {"cleanup.policy": "delete", "retention.ms": "-1"}
+FILE = """\
+data_types:
+  trades:
+    key: symbol
+    config:
+      retention.ms: -1
+topics:
+  {target}:
+    partitions: 5
+"""
+KILLED = -signal.SIGKILL
+
+
+class Site(Log):
+    """A log with a source full of records of every kind, and the migration of it."""
+
+    def __init__(self, folder: Path, broker: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        super().__init__(folder, broker, monkeypatch)
+        self.source, self.target = self.topic("source"), self.topic("target")
+        self.file.write_text(FILE.format(target=self.target))
+        self.random = random.Random(7)
+        self.number = 0
+        self.ask(lambda sink: sink.create_topic(self.source, SOURCE_PARTITIONS, CONFIG))
+
+    def publish(self, count: int) -> None:
+        """Records with and without key, value and headers, large and small."""
+
+        async def publish(sink: LogSink) -> None:
+            for _ in range(0, count, 100):
+                by_partition: dict[int, list[Outgoing]] = defaultdict(list)
+                for record in [self._record() for _ in range(100)]:
+                    by_partition[0 if record.key is None else partition_of(record.key, SOURCE_PARTITIONS)].append(record)
+                for partition, records in by_partition.items():
+                    await sink.send_batch(self.source, partition, build_log_batch(records))
+
+        self.ask(publish)
+
+    def _record(self) -> Outgoing:
+        self.number += 1
+        kind = self.random.random()
+        key = None if kind < 0.05 else b"S%d" % self.random.randrange(40)
+        value = None if kind > 0.97 else b"%d " % self.number + b"x" * self.random.choice([0, 10, 300])
+        headers = (("kind", b"%d" % self.number), ("empty", b"")) if kind > 0.9 else ()
+        return Outgoing(key, value, NOW_MS + self.number, headers)
+
+    def migration(self) -> Migration:
+        return Migration(self.settings, self.source, Declared(self.target, TARGET_PARTITIONS, CONFIG))
+
+    def migrate(self) -> int:
+        with self.migration() as migration:
+            return migration.run().records
+
+    def migrate_until_killed(self, crash_at: str) -> None:
+        with self.start(K2_CRASH_AT=crash_at) as process:
+            assert process.wait(60) == KILLED, process.stdout and process.stdout.read()
+
+    def start(self, **environment: str) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "k2stream.cli", "topics", "migrate", self.source, self.target, "--file", str(self.file)]
+        return subprocess.Popen(command, cwd=ROOT, env={**os.environ, **environment}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+    def records(self, topic: str) -> list[Record]:
+        return list(read_topics(self.settings, [topic]))
+
+    def require_equal(self) -> None:
+        """Every record once, in the order of its key, in the partition where feeds would put it."""
+        source, target = self.records(self.source), self.records(self.target)
+        assert sorted(map(content, source)) == sorted(map(content, target))
+        assert by_key(source) == by_key(target)
+        assert all(r.partition == partition_of(r.key, TARGET_PARTITIONS) for r in target if r.key is not None)
+
+
+def content(record: Record) -> tuple[object, ...]:
+    return (record.timestamp_ms, record.key or b"", record.key is None, record.value or b"", record.value is None, record.headers)
+
+
+def by_key(records: Sequence[Record]) -> dict[bytes, list[tuple[object, ...]]]:
+    found: dict[bytes, list[tuple[object, ...]]] = defaultdict(list)
+    for record in records:
+        if record.key is not None:
+            found[record.key].append(content(record))
+    return found
+
+
+@pytest.fixture(params=["embedded", pytest.param("kafka", marks=pytest.mark.kafka)])
+def site(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
+    monkeypatch.setattr("k2stream.topic_migration.CHUNK_RECORDS", 500)
+    broker = f"k2kafka://{request.getfixturevalue('kafka')}" if request.param == "kafka" else ""
+    return Site(tmp_path, broker, monkeypatch)
+
+
+def test_every_record_is_copied_once_and_later_ones_by_the_next_run(site: Site) -> None:
+    """Keys, nulls, headers and times as they were; a second run takes what came since, a third nothing."""
+    site.publish(2_000)
+    with site.migration() as migration:
+        assert migration.planned().records_at_most == 2_000
+    assert site.target not in site.found()
+    assert site.migrate() == 2_000
+    site.require_equal()
+    site.publish(500)
+    assert site.migrate() == 500
+    assert site.migrate() == 0
+    site.require_equal()
+
+
+@pytest.mark.parametrize("step", ["migrate.send.before:1", "migrate.sent:1", "migrate.sent:3", "migrate.sent:7", "migrate.send.after:2", "migrate.saved:1"])
+def test_a_migration_that_is_killed_goes_on_exactly(site: Site, step: str) -> None:
+    """kill -9 before sending, with some partitions sent and others not, before and after it is written down; twice, then to the end."""
+    site.publish(12_000)
+    for _ in range(2):
+        site.migrate_until_killed(step)
+    assert site.migrate() == 12_000
+    site.require_equal()
+
+
+def test_a_migration_killed_at_any_moment_goes_on_exactly(site: Site) -> None:
+    """kill -9 from outside, at random moments, until one run gets through."""
+    site.publish(12_000)
+    for _ in range(6):
+        with site.start() as process:
+            try:
+                process.wait(site.random.uniform(0.8, 2.5))
+            except subprocess.TimeoutExpired:
+                process.kill()
+    site.migrate()
+    site.require_equal()
+
+
+def test_a_target_that_somebody_else_writes_to_is_refused(site: Site) -> None:
+    """Before the first run, between a kill and the next run, and after the copying: never taken for our own records."""
+    foreign = Outgoing(b"S1", b"somebody else's", NOW_MS)
+    site.publish(12_000)
+    site.migrate_until_killed("migrate.sent:2")
+    for partition in range(TARGET_PARTITIONS):
+        site.ask(lambda sink, p=partition: sink.send(site.target, p, [foreign]))
+    with pytest.raises(MigrationError, match=r"did not bring"):
+        site.migrate()
+
+    site.source, taken = site.topic("other"), site.target
+    site.ask(lambda sink: sink.create_topic(site.source, 1, CONFIG))
+    with pytest.raises(MigrationError, match=rf"{taken} holds records, and no migration into it was begun here"):
+        site.migrate()
+
+
+def test_a_target_that_was_made_anew_is_noticed(site: Site) -> None:
+    """Its offsets say that what was copied is gone."""
+    site.publish(200)
+    site.migrate()
+    site.ask(lambda sink: sink.delete_topic(site.target))
+    site.publish(200)
+    with pytest.raises(MigrationError, match="made anew"):
+        site.migrate()
+
+
+def test_two_at_once_are_refused(site: Site) -> None:
+    """Both would copy the same."""
+    site.publish(200)
+    with site.migration() as first, site.migration() as second, first._file.held(), pytest.raises(MigrationError, match="Another process migrates"):
+        second.run()
