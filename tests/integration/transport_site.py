@@ -20,6 +20,8 @@ from k2stream.transport.embedded_sink import EmbeddedSink
 from k2stream.transport.sink import LogSink, Outgoing
 
 WAIT_SECONDS = 20.0
+CLEANED = {"cleanup.policy": "compact", "segment.ms": "1000", "min.cleanable.dirty.ratio": "0", "min.compaction.lag.ms": "0"}
+"""A topic whose cleaner has something to do as soon as a segment is closed."""
 names = (f"suite-{os.getpid()}-{n}" for n in itertools.count())
 
 
@@ -33,8 +35,8 @@ class Site(Protocol):
     async def topic(self, partitions: int = 1, config: Mapping[str, str] | None = None) -> str:
         """A new topic."""
 
-    async def hole(self, tp: TopicPartition, count: int, kind: Kind) -> None:
-        """Append at least `count` offsets that hold no record."""
+    async def hole(self, tp: TopicPartition, count: int, kind: Kind) -> int:
+        """Append at least `count` offsets that hold no record, then one that holds `after`: its offset. For COMPACTED, to a topic made CLEANED."""
 
     async def lose_below(self, tp: TopicPartition, offset: int) -> None:
         """Delete everything below `offset`, a border of log batches."""
@@ -65,8 +67,9 @@ class EmbeddedSite:
         await self.sink.create_topic(name, partitions, config or {})
         return name
 
-    async def hole(self, tp: TopicPartition, count: int, kind: Kind) -> None:
+    async def hole(self, tp: TopicPartition, count: int, kind: Kind) -> int:
         self.log.append_hole(tp.topic, tp.partition, count, kind)
+        return await self.sink.send(tp.topic, tp.partition, values("after"))
 
     async def lose_below(self, tp: TopicPartition, offset: int) -> None:
         self._damage(tp, 0, offset, "UPDATE partitions SET begin_offset = ? WHERE id = ?", offset)
@@ -91,9 +94,7 @@ class EmbeddedSite:
 
     def _damage(self, tp: TopicPartition, first: int, next_offset: int, bounds: str, value: int) -> None:
         with contextlib.closing(sqlite3.connect(self.folder / "log.db")) as db, db:
-            (id_,) = db.execute(
-                "SELECT p.id FROM partitions p JOIN topics t ON t.id = p.topic_id WHERE name = ? AND partition = ?", tp
-            ).fetchone()
+            (id_,) = db.execute("SELECT p.id FROM partitions p JOIN topics t ON t.id = p.topic_id WHERE name = ? AND partition = ?", tp).fetchone()
             key = id_ << PARTITION_SHIFT
             db.execute("DELETE FROM log_batches WHERE id >= ? AND id < ?", (key | first, key | next_offset))
             db.execute(bounds, (value, id_))
@@ -126,15 +127,30 @@ class KafkaSite:
         await self.sink.create_topic(name, partitions, {"retention.ms": "-1"} | dict(config or {}))  # the records are years old
         return name
 
-    async def hole(self, tp: TopicPartition, count: int, kind: Kind) -> None:
-        """An aborted transaction: its records and its marker."""
+    async def hole(self, tp: TopicPartition, count: int, kind: Kind) -> int:
+        """Aborted rows and their marker, or rows that the last one of their key makes needless."""
+        if kind is not Kind.COMPACTED:
+            await self.abort(tp, count)
+            return await self.sink.send(tp.topic, tp.partition, values("after"))
+        for _ in range(count):
+            first = await self.sink.send(tp.topic, tp.partition, values("after")) - count + 1
+        after = await self.sink.send(tp.topic, tp.partition, values("after"))
+        await self.abort(tp, 1)  # its time is later than the others', so it begins a segment: only closed ones are cleaned
+        deadline = Deadline.after(WAIT_SECONDS)
+        while (found := await self.sink.log_batch_at(tp, first)) is None or found.base_offset < after:
+            assert not deadline.is_over(), f"{tp} was not compacted: {found and found.base_offset}"
+            await asyncio.sleep(0.05)
+        return after
+
+    async def abort(self, tp: TopicPartition, count: int) -> None:
+        """Append an aborted transaction."""
         from aiokafka import AIOKafkaProducer
 
         end = (await self.sink.bounds(tp))[1]
         async with AIOKafkaProducer(bootstrap_servers=self.bootstrap, transactional_id=next(names)) as producer:
             await producer.begin_transaction()
             for _ in range(count):
-                await producer.send_and_wait(tp.topic, b"aborted", partition=tp.partition)
+                await producer.send_and_wait(tp.topic, b"aborted", key=b"aborted", partition=tp.partition)
             await producer.abort_transaction()
         deadline = Deadline.after(WAIT_SECONDS)  # the marker is written after the answer
         while (await self.sink.bounds(tp))[1] <= end + count:
@@ -300,8 +316,8 @@ async def running(worker: Worker) -> AsyncIterator[Worker]:
 
 
 def values(*texts: str) -> list[Outgoing]:
-    """One record a text."""
-    return [Outgoing(b"BHP", text.encode(), 1_700_000_000_000) for text in texts]
+    """One record a text, which is its key as well."""
+    return [Outgoing(text.encode(), text.encode(), 1_700_000_000_000) for text in texts]
 
 
 async def numbered(site: Site, tp: TopicPartition, sizes: Sequence[int]) -> None:
