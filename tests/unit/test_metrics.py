@@ -1,5 +1,6 @@
 """What is measured is what docs/metrics.md says. `python tests/unit/test_metrics.py` writes its table anew."""
 
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -38,6 +39,13 @@ def value(name: str, **labels: str) -> float | None:
 def test_the_page_lists_what_is_declared() -> None:
     """A metric that nobody is told of is not watched, one that is not there is watched in vain."""
     assert PAGE.read_text(encoding="utf-8").partition(BEGIN)[2].partition(END)[0] == table(), "run: python tests/unit/test_metrics.py"
+
+
+def test_what_is_declared_is_told() -> None:
+    """A metric that no module tells stands at nothing for ever."""
+    sources = " ".join(path.read_text(encoding="utf-8") for path in (Path(metrics.__file__).parent).rglob("*.py"))
+    names = [name for name, metric in vars(metrics).items() if isinstance(metric, metrics.RecordLatency) or hasattr(metric, "_labelnames")]
+    assert [name for name in names if not re.search(rf"(?:metrics\.| )({name})\.", sources)] == []
 
 
 def test_labels_come_from_fixed_lists() -> None:
