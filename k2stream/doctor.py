@@ -2,17 +2,16 @@
 
 import asyncio
 import os
-import socket
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Literal
-from urllib.parse import urlsplit
 
+from k2stream.address import without_password
 from k2stream.checkout import find_root
-from k2stream.errors import HomeError, K2Error, VectorMissing
+from k2stream.errors import HomeError, K2Error, StateError, VectorMissing
 from k2stream.home import Home
 from k2stream.settings import Settings, load_settings, process_environment
 
@@ -128,15 +127,14 @@ def _state(settings: Settings) -> Finding:
         return Finding("state", "ok", "in memory, by K2_STATE; a restart reads it back from the tables")
     if not settings.redis_url:
         return _redis_server(settings)
-    where, shown = urlsplit(settings.redis_url), _without_password(settings.redis_url)
-    if where.scheme not in ("redis", "rediss", "unix"):
-        raise K2Error(f"K2_REDIS_URL={shown}: expected redis://, rediss:// or unix://.")
-    try:
-        _reach(where.hostname, where.port or 6379, where.path if where.scheme == "unix" else "")
-    except OSError as exc:
-        # Redis is expendable: a worker without it goes on, a little slower.
-        return Finding("state", "note", f"{shown} does not answer ({exc}); workers keep their state in memory and in the tables")
-    return Finding("state", "ok", f"{shown} answers")
+    from k2stream.state.open import open_store
+
+    with closing(open_store(settings)) as store:
+        try:
+            store.ping()
+        except StateError as exc:  # Redis is expendable: a worker without it goes on, a little slower
+            return Finding("state", "note", f"{exc} Until then workers keep their state in memory and in the tables.")
+    return Finding("state", "ok", f"{without_password(settings.redis_url)} answers")
 
 
 def _redis_server(settings: Settings) -> Finding:
@@ -148,33 +146,13 @@ def _redis_server(settings: Settings) -> Finding:
     return Finding("state", "ok", f"workers start {binary}")
 
 
-def _reach(host: str | None, port: int, path: str) -> None:
-    if path:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as link:
-            link.settimeout(ANSWER_SECONDS)
-            link.connect(path)
-    else:
-        socket.create_connection((host or "127.0.0.1", port), timeout=ANSWER_SECONDS).close()
-
-
-def _without_password(url: str) -> str:
-    where = urlsplit(url)
-    return where._replace(netloc=where.netloc.rpartition("@")[2]).geturl()
-
-
 def _registry(settings: Settings) -> Finding:
+    from k2stream.decode.registry import open_registry
+
     if not settings.registry_url:
         return Finding("registry", "ok", "local, under K2_HOME")
-    shown = _without_password(settings.registry_url)
-    if not settings.registry_url.startswith(("http://", "https://")):
-        raise K2Error(f"K2_REGISTRY_URL={shown}: expected http:// or https://.")
-    try:
-        with urllib.request.urlopen(f"{settings.registry_url.rstrip('/')}/subjects", timeout=ANSWER_SECONDS):  # noqa: S310 # http or https, see above
-            return Finding("registry", "ok", f"{shown} answers")
-    except urllib.error.HTTPError as exc:
-        raise K2Error(f"K2_REGISTRY_URL={shown} answers {exc.code} to /subjects. Is it a schema registry, and does it want a password?") from exc
-    except (OSError, ValueError) as exc:
-        raise K2Error(f"K2_REGISTRY_URL={shown} does not answer ({exc}). Start it, or correct the address.") from exc
+    open_registry(settings).ping()
+    return Finding("registry", "ok", f"{without_password(settings.registry_url)} answers")
 
 
 def _web(settings: Settings) -> Finding:

@@ -8,11 +8,12 @@ import urllib.request
 from base64 import b64encode
 from collections.abc import Callable, Iterator
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
+from k2stream.chaos.http_proxy import Effect, Fault, HttpProxy
 from k2stream.decode.registry import HttpRegistry, open_registry
 from k2stream.dev.certificate import Certificate, make_certificate
 from k2stream.dev.registry import Registry as RegistryServer
@@ -224,3 +225,27 @@ def test_an_outage_in_the_middle_of_a_run_makes_workers_wait(
         assert worker.stop() == 0, worker.last_lines(20)
     assert site.problems() == ()
     assert sum(counts[4] for counts in site.outcome().ledger.values()) == 0, "dead letters"
+
+
+# --- between us and the registry ---------------------------------------------------------------------------
+
+
+FAULTS = [Fault(Effect.RESET), Fault(Effect.LOST_REPLY), *(Fault(Effect.ERROR_INSTEAD, status=status) for status in (404, 429, 500, 502, 503, 504))]
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: f"{fault.effect}-{fault.status}")
+def test_whatever_stands_between_is_no_unknown_id(fault: Fault, server: RegistryServer) -> None:
+    """A reset, a lost reply, the errors of a proxy: asked again, and answered; registering again after a lost reply gives the same id."""
+    with HttpProxy(url_of(server)) as proxy:
+        for path in ("/config", "/versions"):
+            proxy.inject(replace(fault, path=path))
+            with pytest.raises(RegistryUnavailable):
+                HttpRegistry(proxy.url).register(SUBJECT, avro_schema("trade_v2"))
+            proxy.clear()
+        schema_id = HttpRegistry(proxy.url).register(SUBJECT, avro_schema("trade_v2"))
+        assert asked(server, f"/subjects/{SUBJECT}/versions") == [1]
+        registry = HttpRegistry(proxy.url)
+        proxy.inject(replace(fault, path="/schemas/ids"))
+        with pytest.raises(RegistryUnavailable):
+            registry.schema(schema_id)
+        assert registry.schema(schema_id) == avro_schema("trade_v2")

@@ -89,7 +89,7 @@ def test_a_registry_that_is_away_is_wrong(monkeypatch: pytest.MonkeyPatch, taken
     monkeypatch.setenv("K2_REGISTRY_URL", "http://127.0.0.1:1")
     (finding,) = found("registry")
     assert finding.verdict == "wrong"
-    assert "does not answer" in finding.says
+    assert "did not answer" in finding.says
 
 
 def test_a_registry_must_be_http(monkeypatch: pytest.MonkeyPatch) -> None:
