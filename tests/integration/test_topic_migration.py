@@ -14,8 +14,10 @@ import pytest
 
 from k2stream.errors import MigrationError
 from k2stream.feed.publisher import partition_of
+from k2stream.migration_course import Course
 from k2stream.records import Record
-from k2stream.topic_migration import Migration
+from k2stream.topic_checksum import Checksum
+from k2stream.topic_migration import Migration, Outcome
 from k2stream.topic_plan import Declared
 from k2stream.transport.batch_builder import build_log_batch
 from k2stream.transport.reader import read_topics
@@ -130,6 +132,18 @@ def test_every_record_is_copied_once_and_later_ones_by_the_next_run(site: Site) 
     site.require_equal()
 
 
+def test_both_topics_hold_the_same_in_another_order_is_not_equal() -> None:
+    """The checksum holds the order of each key, and of nothing else."""
+    first, second, other = (Record("t", 0, n, n, key, b"v") for n, key in enumerate((b"A", b"A", b"B")))
+    sums = []
+    for order in ((first, second, other), (other, first, second), (second, first, other)):
+        checksum = Checksum()
+        for record in order:
+            checksum.add(record)
+        sums.append(checksum.hexdigest())
+    assert sums[0] == sums[1] != sums[2]
+
+
 @pytest.mark.parametrize("step", ["migrate.send.before:1", "migrate.sent:1", "migrate.sent:3", "migrate.sent:7", "migrate.send.after:2", "migrate.saved:1"])
 def test_a_migration_that_is_killed_goes_on_exactly(site: Site, step: str) -> None:
     """kill -9 before sending, with some partitions sent and others not, before and after it is written down; twice, then to the end."""
@@ -184,3 +198,20 @@ def test_two_at_once_are_refused(site: Site) -> None:
     site.publish(200)
     with site.migration() as first, site.migration() as second, first._file.held(), pytest.raises(MigrationError, match="Another process migrates"):
         second.run()
+
+
+def test_a_record_too_many_fails_the_comparison(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request that a broker held back and did after all, behind everything that was looked at: said, with what to do."""
+    site.publish(400)
+    with site.migration() as migration:
+        verify = migration._verify
+
+        def late(course: Course) -> Outcome:
+            doubled = site.records(site.target)[0]
+            record = Outgoing(doubled.key, doubled.value, doubled.timestamp_ms, doubled.headers)
+            site.ask(lambda sink: sink.send(site.target, doubled.partition, [record]))
+            return verify(course)
+
+        monkeypatch.setattr(migration, "_verify", late)
+        with pytest.raises(MigrationError, match=r"holds 401 records.*holds 400.*begin anew"):
+            migration.run()
