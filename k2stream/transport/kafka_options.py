@@ -13,12 +13,15 @@ FETCH_WAIT_MS = 250
 MIN_PARTITION_BYTES = 1 << 16
 PARTITION_SHARE = 8
 """One fetch of one partition takes at most this part of the budget, so that a round passes it by little."""
+REQUEST_MS = 20_000
+"""A machine that vanished closes no connection: only this finds out. Joining a group takes as long as a rebalance, so never less than that."""
 NEVER_MS = (1 << 31) - 1
 
 
 def consumer_options(conf: Any, settings: Settings, urls: Sequence[URL], assignor: object) -> dict[str, Any]:
     """Arguments of AIOKafkaConsumer for a worker; `conf` is the Faust app's configuration."""
     partition_bytes = max(MIN_PARTITION_BYTES, settings.fetch_buffer_bytes // PARTITION_SHARE)
+    rebalance_ms = max(settings.session_timeout_ms, 2 * settings.revoke_timeout_ms)
     return {
         "bootstrap_servers": servers_of(urls),
         "client_id": conf.broker_client_id,
@@ -35,9 +38,9 @@ def consumer_options(conf: Any, settings: Settings, urls: Sequence[URL], assigno
         "fetch_max_wait_ms": FETCH_WAIT_MS,
         "session_timeout_ms": settings.session_timeout_ms,
         "heartbeat_interval_ms": settings.heartbeat_interval_ms,
-        "rebalance_timeout_ms": max(settings.session_timeout_ms, 2 * settings.revoke_timeout_ms),
+        "rebalance_timeout_ms": rebalance_ms,
         "max_poll_interval_ms": NEVER_MS,  # a full budget stops the fetching for as long as the lake is away
-        "request_timeout_ms": int(conf.broker_request_timeout * 1000),
+        "request_timeout_ms": max(REQUEST_MS, 2 * rebalance_ms),
         "metadata_max_age_ms": min(conf.consumer_metadata_max_age_ms, settings.topic_refresh_ms),
         "connections_max_idle_ms": conf.consumer_connections_max_idle_ms,
         **security_options(settings),

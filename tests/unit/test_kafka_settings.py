@@ -120,6 +120,12 @@ def test_settings_decide_how_soon_a_silent_worker_is_replaced(tmp_path: Path) ->
 
     assert (told["session_timeout_ms"], told["heartbeat_interval_ms"]) == (6_000, 300)
     assert told["rebalance_timeout_ms"] > 9_000
+    assert told["request_timeout_ms"] > told["rebalance_timeout_ms"]
+
+
+def test_machine_that_vanished_is_missed_within_seconds(tmp_path: Path) -> None:
+    """No connection is closed by whoever lost its power: a fetch that is not answered must end, and Faust's 90 s are long."""
+    assert options(tmp_path)["request_timeout_ms"] <= 20_000
 
 
 def test_one_fetch_is_small_beside_the_budget(tmp_path: Path) -> None:
