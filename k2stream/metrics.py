@@ -106,6 +106,16 @@ UNHEALTHY = Gauge("k2_unhealthy", "1 for each kind of cause that /healthz names 
 ProcessCollector(registry=REGISTRY)
 
 
+def begin(data_type: str, *, reasons: Iterable[str], kinds: Iterable[str]) -> None:
+    """Show a data type's counters at nothing: one that is born with its first event hides it from every rate."""
+    for counter in (ROWS, DUPLICATES, MARKERS, HOLES, FETCHED_BYTES, DECODED_BYTES, COMMITS, FENCED, RESTARTS, STOPPED, LAST_COMMIT):
+        counter.labels(data_type)
+    for reason in reasons:
+        DEAD_LETTERS.labels(data_type, reason)
+    for kind in kinds:
+        GAP_EVENTS.labels(data_type, kind)
+
+
 def show_health(causes: Iterable[str]) -> None:
     """Tell what /healthz says; of a cause's name only the first word, for the rest names partitions."""
     kinds = {name.split()[0] for name in causes}

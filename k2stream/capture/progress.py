@@ -8,9 +8,11 @@ from typing import Any
 
 from k2stream import metrics
 from k2stream.clock import Clock
+from k2stream.gaps import Kind
 from k2stream.lake.offsets import Counts, Vector
 from k2stream.pipeline import Settled
 from k2stream.records import TopicPartition
+from k2stream.verdict import Reason
 from k2stream.window import OpenWindow
 
 
@@ -30,9 +32,11 @@ class Progress:
     log_ends: dict[TopicPartition, int] = field(default_factory=dict)
     owned: set[TopicPartition] = field(default_factory=set)
 
+    def __post_init__(self) -> None:
+        metrics.begin(self.data_type, reasons=Reason, kinds=Kind)
+
     def assigned(self, vector: Vector, tps: set[TopicPartition], log_ends: Mapping[TopicPartition, int]) -> None:
         self.vector, self.owned, self.log_ends = dict(vector), set(tps), dict(log_ends)
-        metrics.LAST_COMMIT.labels(self.data_type)
         metrics.show_lag(self.data_type, self.lags())
 
     def fetched(self, size_bytes: int) -> None:

@@ -88,6 +88,8 @@ class Committer:
         """Attempts that another writer's commit was faster than."""
         self.unknown_outcomes = 0
         """Attempts whose answer left it open whether they landed."""
+        for count in (metrics.COMMIT_CONFLICTS, metrics.COMMITS_UNKNOWN):
+            count.labels(name[1])  # at nothing from the start: a counter born with its first event hides it
 
     def as_json(self) -> dict[str, int]:
         """For `/state`."""

@@ -90,6 +90,14 @@ def test_causes_of_bad_health_are_kinds() -> None:
     assert value("k2_unhealthy", cause="paused") is None
 
 
+def test_the_first_dead_letter_is_seen() -> None:
+    """A counter that is born at 1 has no rate: the alert on dead letters would miss a feed's first bad hour."""
+    metrics.begin(DATA_TYPE, reasons=["truncated"], kinds=["opened"])
+    assert value("k2_dead_letters_total", data_type=DATA_TYPE, reason="truncated") == 0
+    assert value("k2_gap_events_total", data_type=DATA_TYPE, kind="opened") == 0
+    assert value("k2_rows_total", data_type=DATA_TYPE) == 0
+
+
 def test_latency_counts_every_record_of_a_log_batch() -> None:
     """Buckets are cumulative, and their last is the count; a clock that ran ahead takes nothing from the sum."""
     registry = CollectorRegistry()
