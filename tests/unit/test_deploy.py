@@ -199,7 +199,7 @@ def asked(query: str) -> set[str]:
 def queries() -> list[str]:
     dashboard = json.loads(DASHBOARD.read_text(encoding="utf-8"))
     rules = yaml.safe_load(ALERTS.read_text(encoding="utf-8"))["groups"][0]["rules"]
-    page = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8").partition("## What to ask")[2]
+    page = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8").partition("## What to ask")[2].partition("\n## ")[0]
     return [
         *(target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", ())),
         *(rule["expr"] for rule in rules),
@@ -226,6 +226,13 @@ def test_every_alert_is_made_to_fire() -> None:
     cases = yaml.safe_load((ALERTS.parent / "alerts_test.yml").read_text(encoding="utf-8"))["tests"]
     tried = [(case["alertname"], bool(case["exp_alerts"])) for test in cases for case in test["alert_rule_test"]]
     assert {(rule["alert"], fires) for rule in rules for fires in (True, False)} == set(tried)
+
+
+def test_every_alert_says_what_to_do() -> None:
+    """Somebody is woken by its name, and looks for it on the page of metrics."""
+    rules = yaml.safe_load(ALERTS.read_text(encoding="utf-8"))["groups"][0]["rules"]
+    page = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
+    assert re.findall(r"^\| `(K2\w+)` \|", page, re.MULTILINE) == [rule["alert"] for rule in rules]
 
 
 def test_panels_lie_side_by_side() -> None:
