@@ -10,7 +10,7 @@ DEV := .venv/.made-from-requirements-dev.lock
 PYTEST := $(BIN)/pytest -q -n 3 --dist loadfile
 ARGS ?=
 
-.PHONY: help setup demo test test-consistency test-services services env check check-deploy bench bench-kafka bench-latency bench-growth clean
+.PHONY: help setup demo test test-consistency test-services services env check check-deploy bench bench-conflicts bench-kafka bench-latency bench-growth clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed 's/^\([a-z-]*\):.*## /make \1	/' | expand -t 16
@@ -54,6 +54,9 @@ bench: $(DEV) ## measure rows/s and CPU a row beside two baselines; also into bu
 bench-kafka: $(DEV) ## measure rows/s from a real broker, by codec and number of workers (ARGS="--rows 1000000 --codecs lz4 --runs 1")
 	@mkdir -p build
 	@$(BIN)/python -m tests.bench.kafka $(ARGS)
+
+bench-conflicts: $(DEV) ## measure commits of four writers that want one table at once (ARGS="--catalog rest" or "--store s3")
+	@$(BIN)/python -m tests.bench.commit_conflicts $(ARGS)
 
 bench-latency: $(DEV) ## measure record time to committed row at 10,000 trades/s, with one worker and with four
 	@mkdir -p build

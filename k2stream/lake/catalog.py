@@ -4,7 +4,14 @@ from contextlib import suppress
 from typing import Any
 
 from pyiceberg.catalog import Catalog
-from pyiceberg.exceptions import NamespaceAlreadyExistsError, NoSuchTableError, TableAlreadyExistsError
+from pyiceberg.exceptions import (
+    CommitFailedException,
+    NamespaceAlreadyExistsError,
+    NoSuchNamespaceError,
+    NoSuchTableError,
+    ServerError,
+    TableAlreadyExistsError,
+)
 from pyiceberg.io import PY_IO_IMPL
 from pyiceberg.partitioning import PARTITION_FIELD_ID_START, PartitionField, PartitionSpec
 from pyiceberg.schema import Schema, assign_fresh_schema_ids
@@ -24,6 +31,10 @@ from k2stream.object_store import ObjectStore, is_rest
 from k2stream.settings import Settings
 
 NAME = "k2"
+
+RACES = 3
+MADE_BY_ANOTHER = (NamespaceAlreadyExistsError, TableAlreadyExistsError, CommitFailedException, IntegrityError, ServerError)
+"""What catalogs say when two processes make the same thing at once; Iceberg's own REST server says 500."""
 
 TABLE_PROPERTIES = {
     "format-version": "2",
@@ -68,12 +79,13 @@ def open_table(catalog: Catalog, settings: Settings, declaration: TableDeclarati
     """The declared table, made where it is missing; safe if several processes do so at once."""
     name = (settings.namespace, declaration.name)
     with translated("open or make the table", ".".join(name)):
-        with suppress(NoSuchTableError):
-            return catalog.load_table(name)
-        with suppress(NamespaceAlreadyExistsError, IntegrityError):
-            catalog.create_namespace(settings.namespace)
-        with suppress(TableAlreadyExistsError):
-            return _create(catalog, name, declaration)
+        for _ in range(RACES):
+            with suppress(NoSuchTableError):
+                return catalog.load_table(name)
+            with suppress(*MADE_BY_ANOTHER):
+                catalog.create_namespace(settings.namespace)
+            with suppress(*MADE_BY_ANOTHER, NoSuchNamespaceError):
+                return _create(catalog, name, declaration)
         return catalog.load_table(name)
 
 

@@ -4,10 +4,11 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from pyiceberg.catalog.sql import SqlCatalog
+from pyiceberg.catalog.sql import SqlCatalog, SqlCatalogBaseTable
 from pyiceberg.typedef import Properties
-from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import IntegrityError, ProgrammingError
+from sqlalchemy.engine import URL, create_engine, make_url
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import NullPool
 
 from k2stream.lake.file_io import make_folder
 from k2stream.private_file import make_private_file
@@ -18,6 +19,11 @@ LOCK_WAIT_SECONDS = 30
 
 CONNECT_SECONDS = 4
 """For each address of PostgreSQL's host."""
+
+RACES = 4
+"""Another process may be making the catalog's own tables at the same moment: at each of two, and their types."""
+
+ALREADY = ("already exists", "duplicate key")
 
 POSTGRES = ("postgresql", "postgres", "postgresql+psycopg")
 
@@ -30,11 +36,19 @@ def open_sql_catalog(name: str, settings: Settings, uri: str, properties: Proper
     elif url.drivername == "sqlite":
         _prepare_sqlite(Path(url.database or ""))
         url = url.update_query_dict({"timeout": str(LOCK_WAIT_SECONDS)})
-    whole = {"uri": url.render_as_string(hide_password=False), "pool_pre_ping": "true", **properties}
-    try:
-        return SqlCatalog(name, **whole)
-    except (IntegrityError, ProgrammingError):  # another process made the tables at the same moment
-        return SqlCatalog(name, **whole)
+    _make_tables(url)
+    return SqlCatalog(name, uri=url.render_as_string(hide_password=False), pool_pre_ping="true", **properties)
+
+
+def _make_tables(url: URL) -> None:
+    """What the catalog would do itself, safe if several processes do so at once."""
+    engine = create_engine(url, poolclass=NullPool)
+    for _ in range(RACES):
+        try:
+            return SqlCatalogBaseTable.metadata.create_all(engine)
+        except DBAPIError as exc:
+            if not any(words in str(exc.orig) for words in ALREADY):
+                raise
 
 
 def _postgres(url: URL, settings: Settings) -> URL:
