@@ -83,8 +83,7 @@ def _settings(file: str) -> "Settings":
     from k2stream.settings import load_settings
 
     settings = load_settings()
-    if not settings.broker:
-        Home.open(settings.home)
+    Home.open(settings.home)
     return settings.model_copy(update={"topics_file": file}) if file else settings
 
 

@@ -42,7 +42,8 @@ class DiskWatch:
         """The answer to the question, or the error in its place."""
         if isinstance(answer, Exception):
             self._can_tell = False
-            log.info("state.disk_unknown", cause=str(answer), then="a Redis that loses its memory costs a slower start; the tables hold all state")
+            say = log.debug if "unknown command" in str(answer) else log.info  # an older server is no fault; one without the file is worth a line
+            say("state.disk_unknown", cause=str(answer), then="a Redis that loses its memory costs a slower start; the tables hold all state")
         elif isinstance(answer, list) and answer[0] >= LOCAL:
             self._on_disk()
         else:

@@ -129,3 +129,39 @@ def test_an_outage_is_no_unknown_id(server: Server) -> None:
         registry_of(server, [0.0]).schema(1)
     with pytest.raises(RegistryUnavailable):
         HttpRegistry("http://127.0.0.1:1").schema(1)
+
+
+class ReadOnly(Handler):
+    """Knows the schema under every subject, and lets nobody set a level."""
+
+    level = "BACKWARD"
+
+    def do_GET(self) -> None:
+        self._say(200, {"compatibilityLevel": self.level})
+
+    def do_PUT(self) -> None:
+        self._drain()
+        self._say(403, {"error_code": 40301, "message": "read only"})
+
+    def do_POST(self) -> None:
+        self._drain()
+        self._say(200, {"subject": "s", "id": 7, "version": 1, "schema": json.dumps(avro_schema("trade_v2"))})
+
+    def _drain(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+
+    def _say(self, status: int, body: dict[str, object]) -> None:
+        raw = json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(raw)))
+        self.end_headers()
+        self.wfile.write(raw)
+
+
+def test_a_user_who_may_not_set_the_level_needs_it_set(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A registry that others govern is used as long as it is guarded; unguarded it is refused, with what to do."""
+    server.RequestHandlerClass = ReadOnly
+    assert registry_of(server, [0.0]).register("s", avro_schema("trade_v2")) == 7
+    monkeypatch.setattr(ReadOnly, "level", "NONE")
+    with pytest.raises(RegistryError, match=r"subject s at compatibility NONE.*Set it to BACKWARD"):
+        registry_of(server, [0.0]).register("s", avro_schema("trade_v2"))
