@@ -161,16 +161,37 @@ def _options(schema: pa.Schema, declaration: TableDeclaration) -> dict[str, Any]
 
 
 def _leaves(field: pa.Field) -> list[str]:
-    if pa.types.is_map(field.type):
-        return [f"{field.name}.key_value.key", f"{field.name}.key_value.value"]
+    """The columns that Parquet makes of a field, without those whose values rarely repeat."""
+    if pa.types.is_map(field.type):  # what repeats among a map's values compression finds: a dictionary takes longer and more room
+        return [f"{field.name}.key_value.key"]
     return [f"{field.name}.list.element"] if pa.types.is_list(field.type) else [field.name]
 
 
 def _as_written(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
     if pa.types.is_dictionary(column.type) and column.type.value_type == kind:
         return column.unify_dictionaries()
+    if pa.types.is_map(kind):
+        return _with_coded_keys(column if column.type == kind else column.cast(kind), kind)
     is_same = column.type.equals(kind, check_metadata=True)  # field ids of lists and maps are metadata of their types
     return column if is_same else column.cast(kind)
+
+
+def _with_coded_keys(maps: pa.ChunkedArray, kind: pa.MapType) -> pa.ChunkedArray:
+    """Maps with their keys as one dictionary: gathered and written in half the time."""
+    spans = [_entries_of(chunk) for chunk in maps.chunks]
+    keys = pa.concat_arrays([pa.array([], kind.key_type), *(c.keys[first:last] for c, (first, last) in zip(maps.chunks, spans, strict=True))])
+    coded_keys, at, chunks = keys.dictionary_encode(), 0, []
+    coded = pa.map_(kind.key_field.with_type(coded_keys.type), kind.item_field)
+    for chunk, (first, last) in zip(maps.chunks, spans, strict=True):
+        offsets, mask = pa.array(np.asarray(chunk.offsets) - first), chunk.is_null() if chunk.null_count else None
+        chunks.append(pa.MapArray.from_arrays(offsets, coded_keys[at : at + last - first], chunk.items[first:last], coded, mask=mask))
+        at += last - first
+    return pa.chunked_array(chunks, coded)
+
+
+def _entries_of(maps: pa.MapArray) -> tuple[int, int]:
+    """Where the entries of these maps begin and end among all that their array may be cut from."""
+    return (maps.offsets[0].as_py(), maps.offsets[-1].as_py()) if len(maps) else (0, 0)
 
 
 def _order(rows: pa.Table, declaration: TableDeclaration) -> tuple[NDArray[np.int64], list[int], list[Partition]]:

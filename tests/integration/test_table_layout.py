@@ -71,6 +71,18 @@ def test_files_are_sorted_compressed_and_typed(site: LakeSite) -> None:
         assert all(b"PARQUET:field_id" in f.metadata for f in rows.schema)
 
 
+def test_maps_cut_from_longer_arrays_are_written_as_they_are(site: LakeSite) -> None:
+    """Slices of slices, no map, an empty one, keys in other orders and of other chunks: every row keeps its own entries."""
+    maps = [None, {}, {"a": "1", "b": "2"}, {"b": "3", "a": "4"}, {"c": "5"}, {"a": "6", "b": None, "d": "7"}]
+    rows = trade_rows([{"offset": n, "symbol": f"S{n * 7 % 30:02}", "vendor_data": maps[n * n % 6]} for n in range(30)])
+    cut = pa.concat_tables([rows.slice(0, 7).slice(0, 5), rows.slice(3, 9).slice(2, 7), rows.slice(12, 0), rows.slice(12)])
+    (file,) = committed(site, cut)
+    _, found = site.parquet(file)
+    wanted = {row["symbol"]: row["vendor_data"] for row in rows.to_pylist()}
+    assert {row["symbol"]: row["vendor_data"] for row in found.to_pylist()} == wanted
+    assert found.schema.field("vendor_data").type.key_type == pa.string()
+
+
 def test_plain_pyiceberg_reads_back_what_was_written(site: LakeSite) -> None:
     """A catalog by its address alone, every value, every type; filters that use partition and bounds find the rows."""
     rows = many()
