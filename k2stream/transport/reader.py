@@ -3,11 +3,14 @@
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
+from pathlib import Path
+
+from yarl import URL
 
 from k2stream.records import Record, TopicPartition
 from k2stream.settings import Settings
 from k2stream.transport.embedded_log import EmbeddedLog
-from k2stream.transport.embedded_path import checked
+from k2stream.transport.embedded_path import folder_of
 from k2stream.transport.open import open_sink
 
 READ_BYTES = 4 << 20
@@ -19,7 +22,7 @@ def read_topics(settings: Settings, topics: Sequence[str]) -> Iterator[Record]:
     if settings.broker_url().startswith(KAFKA):
         yield from _read_kafka(settings, topics)
         return
-    with closing(EmbeddedLog(checked(settings.home_path("log")))) as log:
+    with closing(EmbeddedLog(_folder(settings))) as log:
         yield from _read_embedded(log, topics)
 
 
@@ -28,9 +31,13 @@ def read_on(settings: Settings, positions: Mapping[TopicPartition, int]) -> Iter
     if settings.broker_url().startswith(KAFKA):
         yield from _read_kafka_on(settings, positions)
         return
-    with closing(EmbeddedLog(checked(settings.home_path("log")))) as log:
+    with closing(EmbeddedLog(_folder(settings))) as log:
         for tp, position in positions.items():
             yield from _read_embedded_on(log, tp, position)
+
+
+def _folder(settings: Settings) -> Path:
+    return folder_of([URL(settings.broker_url())])
 
 
 def _read_embedded(log: EmbeddedLog, topics: Sequence[str]) -> Iterator[Record]:

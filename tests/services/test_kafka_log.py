@@ -1,8 +1,11 @@
 """What a real broker makes of a log: batches that it compresses itself, transactions in every order, offsets that compaction took."""
 
+import asyncio
+import gc
 import random
+import tracemalloc
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, closing
 from pathlib import Path
 
 import pytest
@@ -10,10 +13,13 @@ from aiokafka import AIOKafkaProducer
 
 from k2stream.decode.block import open_block
 from k2stream.decode.decoder import Decoder
+from k2stream.errors import TransportError
 from k2stream.records import Kind, TopicPartition
+from k2stream.settings import Settings
 from k2stream.transport.batch_builder import CODECS, build_log_batch
+from k2stream.transport.reader import read_on, read_topics
 from k2stream.transport.sink import Outgoing
-from tests.integration.transport_site import CLEANED, KafkaSite, Worker, names, running, values
+from tests.integration.transport_site import CLEANED, KafkaSite, Worker, heavy, names, running, values
 from tests.properties.test_decode import Schemas, a_trade, body_of, frame
 
 pytestmark = pytest.mark.kafka
@@ -104,3 +110,44 @@ async def test_compacted_topic_adds_up_in_the_middle_of_batches(site: KafkaSite,
     assert [b.from_offset for b in log_batches[1:]] == [b.last_offset + 1 for b in log_batches[:-1]]
     assert log_batches[0].count == 4
     assert worker.handler.lost == []
+
+
+async def test_audit_of_a_long_topic_holds_one_fetch_at_a_time(site: KafkaSite, tmp_path: Path) -> None:
+    """Letters of months must not be drawn into memory at once: 40 MB are read in a fraction of that, in order, and all of them."""
+    topic = await site.topic(partitions=2)
+    for partition in range(2):
+        await heavy(site, TopicPartition(topic, partition), log_batches=25, records=20, value_bytes=40_000)
+    settings = Settings(home=tmp_path, broker=site.url)
+
+    def read() -> tuple[dict[int, list[int]], int]:
+        offsets: dict[int, list[int]] = {0: [], 1: []}
+        tracemalloc.start()
+        try:
+            for record in read_topics(settings, [topic]):
+                offsets[record.partition].append(record.offset)
+            return offsets, tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    offsets, peak_bytes = await asyncio.to_thread(read)
+
+    assert offsets == {0: list(range(500)), 1: list(range(500))}
+    assert peak_bytes < 30 << 20
+
+
+async def test_reader_that_stops_early_or_comes_too_late_leaves_nothing_open(site: KafkaSite, tmp_path: Path) -> None:
+    """Whoever takes one record lets go of the broker; offsets that retention took are said, not skipped."""
+    tp = TopicPartition(await site.topic(), 0)
+    await site.sink.send(tp.topic, 0, values("a", "b"))
+    await site.sink.send(tp.topic, 0, values("c"))
+    await site.lose_below(tp, 2)
+    settings = Settings(home=tmp_path, broker=site.url)
+
+    def first() -> bytes | None:
+        with closing(read_topics(settings, [tp.topic, "not.there"])) as records:
+            return next(records).value
+
+    assert await asyncio.to_thread(first) == b"c"
+    with pytest.raises(TransportError, match=f"{tp.topic}/0/0 are not in the log any more"):
+        await asyncio.to_thread(lambda: list(read_on(settings, {tp: 0})))
+    gc.collect()  # what was left open would warn here, and warnings are errors
