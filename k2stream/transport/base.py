@@ -14,7 +14,6 @@ import itertools
 import threading
 from collections import defaultdict
 from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, cast
 
 from aiokafka.errors import KafkaError
@@ -31,6 +30,7 @@ from k2stream.transport.budget import ByteBudget
 from k2stream.transport.conductor import BatchConductor, ReadOffsets
 from k2stream.transport.continuity import Joined, join
 from k2stream.transport.handler import BatchConsumer, BatchHandler
+from k2stream.transport.reading import Reading
 from k2stream.transport.within import within
 
 __all__ = ["BatchConsumer", "BatchHandler", "BatchNativeConsumer", "BatchNativeTransport"]
@@ -45,17 +45,6 @@ class BatchNativeTransport(faust_base.Transport):
     """What both transports change in Faust's; put it in front of a driver's Transport."""
 
     Conductor = BatchConductor
-
-
-@dataclass(slots=True)
-class Reading:
-    """Where a batch partition stands in its present epoch."""
-
-    position: int
-    """Offset to deliver next."""
-    suspect: int | None = None
-    """Offset at which the log went on beyond `position` when last read; the second time it is a loss."""
-    is_lost: bool = False
 
 
 class BatchNativeConsumer(ThreadDelegateConsumer):
@@ -75,6 +64,8 @@ class BatchNativeConsumer(ThreadDelegateConsumer):
         self._acks, self._acks_lock = BatchAcks(), threading.Lock()
         self._paused_batch: set[TP] = set()
         self._leaving: set[TP] = set()
+        self._sought: set[TP] = set()
+        """Batch partitions whose positions this assignment has asked for."""
         self._misread: set[TP] = set()
         self._arrived: list[tuple[TP, int, Sequence[LogBatch]]] = []
         self._event_starts: dict[TP, int] = {}
@@ -149,16 +140,25 @@ class BatchNativeConsumer(ThreadDelegateConsumer):
 
     # positions
 
-    async def seek_to_committed(self) -> Mapping[TP, int]:
-        """Faust's hook after every assignment: events go to the group's offsets, batches where the handler says.
+    async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
+        """Batches are sought at once, while Faust recovers its tables, and in a task of their own: a lake that does not answer
+        must not keep per-event topics waiting."""
+        self._sought = self._batch_tps(assigned)
+        if self._sought:
+            self.add_future(self._seek_batches(self._end_epoch(self._sought)))
+        await super().on_partitions_assigned(assigned, generation_id)
 
-        Batches are sought in a task of their own: a lake that does not answer must not keep per-event topics waiting.
-        """
+    async def seek_to_committed(self) -> Mapping[TP, int]:
+        """Faust's hook when it resumes: events go to the group's offsets, batches where the handler says, if that was not asked yet."""
         assigned = ensure_TPset(self.assignment())
-        batch_tps = {tp for tp in assigned if self.is_batch_topic(tp.topic)}
-        if batch_tps:
-            self.add_future(self._seek_batches(self._end_epoch(batch_tps)))
+        batch_tps = self._batch_tps(assigned)
+        if late := batch_tps - self._sought:
+            self._sought |= late
+            self.add_future(self._seek_batches(self._end_epoch(late)))
         return await self._seek_events(assigned - batch_tps)
+
+    def _batch_tps(self, tps: Iterable[TP]) -> set[TP]:
+        return {tp for tp in ensure_TPset(tps) if self.is_batch_topic(tp.topic)}
 
     def _end_epoch(self, tps: set[TP]) -> dict[TP, int]:
         """Make everything under way of `tps` stale and stop reading them; gives the epochs that begin."""
