@@ -23,6 +23,7 @@ from k2stream.errors import K2Error, SettingsError
 from k2stream.health import Health
 from k2stream.home import Home
 from k2stream.logs import say_last
+from k2stream.object_store import object_store
 from k2stream.process import tune_process
 from k2stream.records import TopicPartition
 from k2stream.settings import Settings
@@ -288,7 +289,8 @@ def _tables_of(settings: Settings) -> str:
     """Catalog and store of the tables, as people may see them."""
     catalog = without_password(settings.catalog_uri) or "SQLite under K2_HOME"
     store = without_password(settings.warehouse)
-    endpoint = f" at {without_password(settings.s3_endpoint)}" if settings.s3_endpoint else ""
+    remote = object_store(settings)
+    endpoint = f" at {without_password(remote.endpoint)}" if remote is not None and remote.endpoint else ""
     return f"the tables: catalog {catalog}" + (f", files in {store}{endpoint}" if store else "")
 
 

@@ -22,7 +22,7 @@ import pyarrow as pa
 
 from k2stream.clock import Deadline
 from k2stream.gaps import EVENTS
-from k2stream.lake.offsets import Counts
+from k2stream.lake.offsets import Counts, Mark
 from k2stream.lake.table import TradesLake
 from k2stream.lake.window import Window
 from k2stream.records import TopicPartition
@@ -72,6 +72,7 @@ def window_of(number: int, rows: pa.Table, partitions: int) -> Window:
         spans=dict.fromkeys(tps, (number, number + 1)),
         tracker=dict.fromkeys(tps, b"x" * 500) if number % 20 == 19 else None,
         watermark_us=1_700_000_000_000_000 + number,
+        marks={tp: Mark(number, hash((tp.partition, number)) & 0xFFFF_FFFF) for tp in tps},
     )
 
 

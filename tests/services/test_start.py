@@ -84,6 +84,21 @@ def test_worker_before_its_catalog_waits_and_commits_when_it_comes(home: Path, s
     assert_audited(home, environment)
 
 
+@pytest.mark.parametrize("server", [late("s3")], indirect=True)
+def test_worker_before_its_store_waits_and_commits_when_it_comes(home: Path, server: Service) -> None:
+    """The catalog is there and the files' place is not: red with its address; then every row, once."""
+    environment = dict(server.exports())
+    publish(home, {})
+    with worker(home, environment) as w:
+        until_red(w, server.address, "s3://")
+        assert server.secret() not in healthz(w)[1]
+        server.start(port=server.port)
+        until(w, lambda: rows(w) == ROWS, "caught up")
+        until_well(w)
+        assert w.stop() == 0
+    assert_audited(home, environment)
+
+
 @pytest.mark.parametrize("server", [late("redis")], indirect=True)
 def test_rows_do_not_wait_for_redis(home: Path, server: Service) -> None:
     """All rows are committed without it; it is shown, red, until it comes, and no password is."""
