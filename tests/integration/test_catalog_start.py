@@ -10,8 +10,10 @@ import psycopg
 import pytest
 from sqlalchemy import text
 
+from k2stream.chaos.http_proxy import Effect, Fault, HttpProxy
 from k2stream.dev.service import Service
 from k2stream.lake.catalog import open_catalog
+from k2stream.lake.file_io import DurableFileIO
 from k2stream.lake.sql_catalog import open_sql_catalog
 from tests.integration.conftest import Place, place_on
 from tests.integration.lake_site import LakeSite, soon, window
@@ -79,3 +81,27 @@ def test_what_the_address_says_itself_is_kept(tmp_path: Path, postgres: Service)
             other.execute("SELECT pg_terminate_backend(%s)", (pid,))
         assert catalog.list_namespaces() is not None
     assert shown == ["7s", "1234ms"]
+
+
+@pytest.mark.rest
+def test_a_credential_gets_a_token_and_a_new_one_when_it_expires(request: pytest.FixtureRequest, tmp_path: Path, rest: Service) -> None:
+    """OAuth's client credentials, asked for at the catalog itself; 419 renews, and what was asked is asked again."""
+    with HttpProxy(f"http://{rest.address}") as proxy:
+        site = LakeSite(tmp_path, **place_on(request, ("rest",)) | {"catalog_uri": proxy.url, "catalog_credential": "k2:s3cret"})
+        worker = site.started()
+        tokens = proxy.count("POST", "/v1/oauth/tokens")
+        proxy.inject(Fault(Effect.ERROR_INSTEAD, method="GET", path="/tables/trades", status=419))
+        worker.commit(worker.write(window(1, 0, 3)), soon())
+        assert tokens > 0
+        assert proxy.count("POST", "/v1/oauth/tokens") == tokens + 1
+    assert "s3cret" not in repr(site.settings)
+
+
+@pytest.mark.rest
+def test_no_server_changes_how_files_are_written(request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    """A server or a table may name another program's file access: ours syncs what the catalog is going to name."""
+    site = LakeSite(tmp_path, **place_on(request, ("rest",)))
+    worker = site.started()
+    with site.stranger().transaction() as change:
+        change.set_properties({"py-io-impl": "pyiceberg.io.pyarrow.PyArrowFileIO"})
+    assert type(worker.load().io) is DurableFileIO
