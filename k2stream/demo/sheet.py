@@ -115,10 +115,11 @@ def show_next(console: Console, settings: Settings) -> None:
         ("demo --faults --fresh", "the same with faults, injected beside found"),
         ("worker", f"the agents alone; pages at http://{settings.web_host}:{settings.web_port}/state"),
     )
+    catalog = f"SqlCatalog('k2', uri='sqlite:///{home}/catalog.db')" if not settings.catalog_uri else "load_catalog('k2', uri=...)"
     console.print(
         "\nLook next:\n"
         + "".join(f"  {k2} {arguments:38} {what}\n" for arguments, what in steps)
-        + f"  SqlCatalog('k2', uri='sqlite:///{home}/catalog.db').load_table('{settings.namespace}.trades') in PyIceberg\n"
+        + f"  {catalog}.load_table('{settings.namespace}.trades') in PyIceberg\n"
         f"Everything lies under {home}; `{k2} reset` removes it.",
         highlight=False,
         markup=False,
