@@ -1,5 +1,7 @@
-"""Where a chaos run happens: names of its own on the user's own services."""
+"""Where a chaos run happens: names of its own on the user's own services, gone when it is over."""
 
+import asyncio
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,11 +10,14 @@ from uuid import uuid4
 from k2stream.chaos.trades import TradeMaker
 from k2stream.clock import SystemClock
 from k2stream.home import Home
+from k2stream.lake.drop import drop_tables
 from k2stream.playback import prepare_topics
 from k2stream.settings import Settings
 from k2stream.topics import TopicName
+from k2stream.transport.open import open_sink
 
 ASSET_CLASS = "crypto"
+TABLES = ("trades", "gaps")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,3 +72,21 @@ def prepare(ground: Ground, *, seed: int) -> TradeMaker:
         ground.exchange, prefix=f"chaos-{ground.run_id}", partitions=settings.partitions, schema_id=schema_id, seed=seed, now_us=SystemClock().now_us()
     )
 
+
+
+def clear(ground: Ground) -> None:
+    """Take away table, topics and home. Letters stay in their topic, which is everybody's. Raises K2Error; what is left is harmless."""
+    drop_tables(ground.settings, TABLES)
+    asyncio.run(_delete_topics(ground))
+    shutil.rmtree(ground.home)
+
+
+async def _delete_topics(ground: Ground) -> None:
+    """The market topic, and what Faust made under this run's own app id."""
+    sink = open_sink(ground.settings)
+    try:
+        own = [topic for topic in await sink.topics() if topic == ground.topic or topic.startswith(f"{ground.settings.app_id}-")]
+        for topic in own:
+            await sink.delete_topic(topic)
+    finally:
+        await sink.close()

@@ -10,7 +10,7 @@ from k2stream.lake.reader import TableReader
 from k2stream.records import TopicPartition
 from k2stream.settings import Settings
 
-LOOK_SECONDS = 0.3
+LOOK_SECONDS = 0.7
 
 
 class Progress:

@@ -1,6 +1,8 @@
 """A chaos run from its first worker to its scorecard."""
 
 import logging
+import signal
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,17 +15,18 @@ import orjson
 from k2stream.chaos.crew import Crew
 from k2stream.chaos.detours import Detours
 from k2stream.chaos.fault import Fault, Hit
-from k2stream.chaos.ground import Ground, prepare, stake_out
+from k2stream.chaos.ground import Ground, clear, prepare, stake_out
 from k2stream.chaos.judge import Judge
 from k2stream.chaos.load import Load
 from k2stream.chaos.plan import plan
 from k2stream.chaos.progress import Progress
-from k2stream.chaos.redis_database import empty_database
+from k2stream.chaos.redis_database import RedisDatabase, empty_database
 from k2stream.chaos.reference import Reference
 from k2stream.chaos.scene import Scene
 from k2stream.chaos.scorecard import Played, Scorecard
 from k2stream.chaos.servers import breakable
 from k2stream.checkout import find_root
+from k2stream.errors import K2Error
 from k2stream.home import Home
 from k2stream.settings import Settings
 from k2stream.transport.ends import ends_of
@@ -95,6 +98,7 @@ class Run:
 
 def run(settings: Settings, options: Options, say: Say) -> Scorecard:
     """Play faults for as long as asked; raises K2Error if the run itself cannot go on."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that workers, mounts and servers are put in order
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # that a broker is away is no news here
     with ExitStack() as stack:
         stack.enter_context(Home.open(settings.home).hold())
@@ -111,7 +115,22 @@ def run(settings: Settings, options: Options, say: Say) -> Scorecard:
         this = begin(ground, crew, options, say)
         for fault in order_of(able.faults, options, this):
             this.play(fault)
-        return scorecard(this, options, able.left_out, finish(this))
+        card = scorecard(this, options, able.left_out, finish(this))
+    tidy_up(ground, database, card, say)
+    return card
+
+
+def tidy_up(ground: Ground, database: RedisDatabase | None, card: Scorecard, say: Say) -> None:
+    """Leave nothing behind, unless somebody will want to see how it came to be."""
+    if not card.is_good:
+        say(f"Everything is left as it is, to be looked at: {ground.settings.namespace}.trades, {ground.topic}, {ground.home}.")
+        return
+    try:
+        if database is not None:
+            database.wipe()
+        clear(ground)
+    except K2Error as exc:
+        say(f"Not everything could be taken away: {exc}")
 
 
 def begin(ground: Ground, crew: Crew, options: Options, say: Say) -> Run:

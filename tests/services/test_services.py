@@ -237,3 +237,15 @@ def test_server_that_does_not_start_says_its_last_words(tmp_path: Path) -> None:
 def test_nobody_answers_on_a_free_port() -> None:
     """A probe of an empty port says no instead of raising."""
     assert ask(free_port(), b"PING") == b""
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=getattr(pytest.mark, name)) for name in ("kafka", "postgres", "redis")])
+def test_a_killed_server_comes_back_at_its_address(name: str, tmp_path: Path) -> None:
+    """As `k2 chaos` breaks it: its clients know no other."""
+    with SERVICES[name](tmp_path, Settings()) as service:
+        address, pid = service.address, service.pid
+        USES[name](service)
+        service.kill()
+        assert not psutil.pid_exists(pid)
+        service.start_again()
+        assert (service.address, service.is_running()) == (address, True)
