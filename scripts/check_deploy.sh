@@ -17,9 +17,9 @@ compose() {
 
 "$bin/hadolint" Dockerfile
 "$bin/yamllint" --strict docker-compose.yml deploy
-for file in deploy/kubernetes/*.yaml; do
-    case $file in */kustomization.yaml) continue ;; esac # no kind of the cluster's
-    for version in 1.30 1.34; do "$bin/kubernetes-validate" --quiet --strict --kubernetes-version "$version" "$file"; done
+for version in 1.30 1.34; do # the kustomization is no kind of the cluster's
+    find deploy/kubernetes -maxdepth 1 -name '*.yaml' ! -name kustomization.yaml -exec \
+        "$bin/kubernetes-validate" --quiet --strict --kubernetes-version "$version" {} +
 done
 
 if has docker-compose || docker compose version >/dev/null 2>&1; then

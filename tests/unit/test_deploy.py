@@ -244,6 +244,17 @@ def test_panels_lie_side_by_side() -> None:
     assert all(panel["type"] == "row" or panel["description"] for panel in panels)
 
 
+@pytest.mark.parametrize(("ci", "code"), [("", 0), ("true", 1)])
+def test_a_checker_that_is_missing_is_named_and_on_ci_a_failure(tmp_path: Path, ci: str, code: int) -> None:
+    """A check that is left out in silence holds nothing; the rest of them still run."""
+    for tool in ("sh", "dirname", "mktemp", "rm", "find"):
+        (tmp_path / tool).symlink_to(shutil.which(tool) or tool)
+    environment = {"PATH": str(tmp_path), "CI": ci}
+    done = subprocess.run(["sh", str(ROOT / "scripts" / "check_deploy.sh")], env=environment, capture_output=True, text=True, check=False)
+    assert "lacks docker-compose promtool: make services S=deploy" in done.stderr
+    assert done.returncode == code, done.stderr
+
+
 def test_the_dashboards_queries_can_be_had_as_rules() -> None:
     """What `make check-deploy` gives to promtool."""
     done = subprocess.run([sys.executable, "scripts/dashboard_rules.py"], cwd=ROOT, capture_output=True, text=True, check=True)
