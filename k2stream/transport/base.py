@@ -64,8 +64,6 @@ class BatchNativeConsumer(ThreadDelegateConsumer):
         self._acks, self._acks_lock = BatchAcks(), threading.Lock()
         self._paused_batch: set[TP] = set()
         self._leaving: set[TP] = set()
-        self._sought: set[TP] = set()
-        """Batch partitions whose positions this assignment has asked for."""
         self._misread: set[TP] = set()
         self._arrived: list[tuple[TP, int, Sequence[LogBatch]]] = []
         self._event_starts: dict[TP, int] = {}
@@ -140,25 +138,16 @@ class BatchNativeConsumer(ThreadDelegateConsumer):
 
     # positions
 
-    async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
-        """Batches are sought at once, while Faust recovers its tables, and in a task of their own: a lake that does not answer
-        must not keep per-event topics waiting."""
-        self._sought = self._batch_tps(assigned)
-        if self._sought:
-            self.add_future(self._seek_batches(self._end_epoch(self._sought)))
-        await super().on_partitions_assigned(assigned, generation_id)
-
     async def seek_to_committed(self) -> Mapping[TP, int]:
-        """Faust's hook when it resumes: events go to the group's offsets, batches where the handler says, if that was not asked yet."""
-        assigned = ensure_TPset(self.assignment())
-        batch_tps = self._batch_tps(assigned)
-        if late := batch_tps - self._sought:
-            self._sought |= late
-            self.add_future(self._seek_batches(self._end_epoch(late)))
-        return await self._seek_events(assigned - batch_tps)
+        """Faust's hook after every assignment: events go to the group's offsets, batches where the handler says.
 
-    def _batch_tps(self, tps: Iterable[TP]) -> set[TP]:
-        return {tp for tp in ensure_TPset(tps) if self.is_batch_topic(tp.topic)}
+        Batches are sought in a task of their own: a lake that does not answer must not keep per-event topics waiting.
+        """
+        assigned = ensure_TPset(self.assignment())
+        batch_tps = {tp for tp in assigned if self.is_batch_topic(tp.topic)}
+        if batch_tps:
+            self.add_future(self._seek_batches(self._end_epoch(batch_tps)))
+        return await self._seek_events(assigned - batch_tps)
 
     def _end_epoch(self, tps: set[TP]) -> dict[TP, int]:
         """Make everything under way of `tps` stale and stop reading them; gives the epochs that begin."""

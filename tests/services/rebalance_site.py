@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from pyiceberg.table import Table
 from pyiceberg.table.snapshots import Snapshot
@@ -154,6 +155,7 @@ class Crew:
 @contextmanager
 def crew(folder: Path, environment: Mapping[str, str], *, name: str, workers: int, rate: int = RATE) -> Iterator[Crew]:
     """`workers` workers on a new topic `market.crypto.trades.{name}`, caught up with a load that goes on."""
+    name = f"{name}{uuid4().hex[:6]}"  # a broker that outlives the test keeps its topics
     topic = f"market.crypto.trades.{name}"
     own = {**QUICK, **environment, "K2_APP_ID": name, "K2_TOPICS": topic}
     with WorkerGroup(folder, own, root=ROOT) as group:
