@@ -24,7 +24,7 @@ from k2stream.state.redis import ANSWER_SECONDS, AWAY_SECONDS, RedisStore
 from k2stream.state.server import server_in_wheel
 from k2stream.state.store import KeyChunk, Stamp, StateStore, Update
 from tests.consistency.harness import SMALL_WINDOWS, Site
-from tests.services.watching import causes_of, is_well, nexts_of, rows_of, until
+from tests.services.watching import START_SECONDS, causes_of, is_well, nexts_of, rows_of, until
 
 pytestmark = pytest.mark.redis
 
@@ -291,6 +291,7 @@ def test_a_server_that_cannot_tell_is_asked_once(valkey: Settings, tmp_path: Pat
 # --- a worker ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.timeout(240)
 @pytest.mark.parametrize("fault", [kill, freeze, wipe])
 def test_a_worker_goes_on_without_redis_and_saves_again_when_it_is_back(
     fault: Callable[[Redis], Callable[[], None]], server: Redis, tmp_path: Path
@@ -302,7 +303,7 @@ def test_a_worker_goes_on_without_redis_and_saves_again_when_it_is_back(
     ids = prepare_topics(settings, [first.topic, second.topic])
     publish(settings, [recorded.script(first)], ids)
     with site.worker() as worker:
-        until(lambda: rows_of(worker) == len(first.rows))
+        until(lambda: rows_of(worker) == len(first.rows), START_SECONDS)
         mend = fault(server)
         publish(settings, [recorded.script(second)], ids)
         began = time.monotonic()

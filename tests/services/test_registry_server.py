@@ -24,7 +24,7 @@ from k2stream.playback import prepare_topics, publish, recorded_trades
 from k2stream.rows import AvroSchema, avro_schema
 from k2stream.settings import Settings
 from tests.consistency.harness import SMALL_WINDOWS, Site
-from tests.services.watching import causes_of, is_well, rows_of, until
+from tests.services.watching import START_SECONDS, causes_of, is_well, rows_of, until
 
 pytestmark = pytest.mark.registry
 
@@ -198,6 +198,7 @@ def freeze(server: RegistryServer) -> Callable[[], None]:
     return lambda: os.kill(server.pid, signal.SIGCONT)
 
 
+@pytest.mark.timeout(240)
 @pytest.mark.parametrize("fault", [stop, freeze])
 def test_an_outage_in_the_middle_of_a_run_makes_workers_wait(
     fault: Callable[[RegistryServer], Callable[[], None]], server: RegistryServer, tmp_path: Path
@@ -212,7 +213,7 @@ def test_an_outage_in_the_middle_of_a_run_makes_workers_wait(
     assert newer not in ids.values()
     publish(settings, [recorded.script(first)], ids)
     with site.worker() as worker:
-        until(lambda: rows_of(worker) == len(first.rows))
+        until(lambda: rows_of(worker) == len(first.rows), START_SECONDS)
         mend = fault(server)
         publish(settings, [recorded.script(second)], {second.topic: newer})
         until(lambda: "registry" in causes_of(worker))

@@ -7,6 +7,9 @@ from typing import Any
 from k2stream.records import TopicPartition
 from k2stream.worker_process import WorkerProcess
 
+START_SECONDS = 120.0
+"""A worker's first rows on a machine that has much else to do."""
+
 
 def until(holds: Callable[[], bool], seconds: float = 40) -> None:
     """Wait until it is so; fails if it does not become so in time."""
