@@ -36,6 +36,7 @@ STOP_SECONDS = 5.0
 """Leaving the group politely; a broker that is away must not keep the worker from ending."""
 STOP_POLL_SECONDS = 0.05
 TROUBLE_SECONDS = 0.5
+TELL_SECONDS = 5.0
 REASSIGNMENT_SECONDS = 0.05
 CORRUPT_READS = 3
 """A fetch may be damaged under way: so many wrong checksums in a row, and it is the log that is damaged."""
@@ -56,6 +57,7 @@ class KafkaThread(driver.AIOKafkaConsumerThread):
         super().__post_init__()
         self._compacted: dict[str, bool] = {}
         self._corrupt_reads = 0
+        self._quiet = Deadline.after(0)
 
     # start and stop
 
@@ -122,7 +124,7 @@ class KafkaThread(driver.AIOKafkaConsumerThread):
         except ConsumerStoppedError:
             raise
         except KafkaError as exc:
-            self.log.warning("Nothing can be read for now: %r", exc)
+            self._tell("Nothing can be read for now: %r", exc)
             await asyncio.sleep(TROUBLE_SECONDS)
         else:
             self._corrupt_reads = 0 if found else self._corrupt_reads
@@ -134,7 +136,7 @@ class KafkaThread(driver.AIOKafkaConsumerThread):
         try:
             begins, ends = await consumer.beginning_offsets(list(positions)), await consumer.end_offsets(list(positions))
         except KafkaError as exc:  # the fetch will fail again, and we ask again
-            self.log.warning("The log's bounds are not known for now: %r", exc)
+            self._tell("The log's bounds are not known for now: %r", exc)
             await asyncio.sleep(TROUBLE_SECONDS)
             return
         for tp, position in positions.items():
@@ -148,6 +150,12 @@ class KafkaThread(driver.AIOKafkaConsumerThread):
         else:
             self.log.error("Fetched bytes are damaged, reading them again: %s", exc)
         await asyncio.sleep(TROUBLE_SECONDS)
+
+    def _tell(self, text: str, exc: Exception) -> None:
+        """What goes on for as long as the broker is away, in one line every few seconds."""
+        if self._quiet.is_over():
+            self._quiet = Deadline.after(TELL_SECONDS)
+            self.log.warning(text, exc)
 
     # positions
 
@@ -196,7 +204,7 @@ class KafkaThread(driver.AIOKafkaConsumerThread):
         try:
             await asyncio.wait_for(self._ensure_consumer().commit(ours), COMMIT_SECONDS)
         except (KafkaError, IllegalStateError, TimeoutError) as exc:
-            self.log.warning("Offsets were not committed, the next commit holds them: %r", exc)
+            self._tell("Offsets were not committed, the next commit holds them: %r", exc)
             return False
         return True
 

@@ -110,7 +110,7 @@ async def test_worker_reads_on_after_an_outage_and_a_freeze(broker: Kafka, tmp_p
         caplog.clear()
         await asyncio.sleep(10)
         lines = [r for r in caplog.records if r.levelno >= logging.WARNING and not r.name.startswith("aiokafka")]  # set_up_logs silences these
-        assert len(lines) <= 25, [r.getMessage() for r in lines]
+        assert len(lines) <= 12, [r.getMessage() for r in lines]
         broker.start(port=broker.port)
         await numbered(site, tp, [2])
         await worker.until_read(tp, 5)

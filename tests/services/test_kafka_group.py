@@ -17,7 +17,7 @@ from k2stream.worker_group import WorkerGroup, partitions_of
 
 PARTITIONS = 8
 TOPICS = ("market.crypto.trades.group", "market.equities.trades.group")
-WAIT_SECONDS = 60.0
+WAIT_SECONDS = 180.0
 KEPT_LONG = {**KEPT_7_DAYS, "retention.ms": "-1"}
 
 Owners = dict[TopicPartition, int]
@@ -107,6 +107,7 @@ def moved(before: Owners, after: Owners) -> list[TopicPartition]:
 
 
 @pytest.mark.kafka
+@pytest.mark.timeout(600)
 def test_workers_come_and_go_and_only_what_must_moves(group: WorkerGroup) -> None:
     """Eight partitions over one, two and four workers, one killed: equal numbers together, minimal moves, the table of letters whole each time."""
     group.start()

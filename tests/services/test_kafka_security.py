@@ -25,7 +25,7 @@ from k2stream.transport.sink import LogSink
 from k2stream.worker_process import WorkerProcess
 from tests.integration.transport_site import KafkaSite, Worker, numbered, running, values
 
-pytestmark = pytest.mark.kafka
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(600)]
 PASSWORD = "never to be seen"
 MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
 
@@ -162,7 +162,7 @@ def health(worker: WorkerProcess) -> str:
         return ""
 
 
-def until(is_so: Callable[[], bool], worker: WorkerProcess, seconds: float = 60) -> None:
+def until(is_so: Callable[[], bool], worker: WorkerProcess, seconds: float = 180) -> None:
     deadline = Deadline.after(seconds)
     while not is_so():
         assert not deadline.is_over(), f"{health(worker)}\n{worker.last_lines(20)}"
