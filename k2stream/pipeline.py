@@ -27,6 +27,9 @@ from k2stream.verdict import Decoded, Judged, Marker, Reject
 NOTE_BYTES = 400
 """What a reject or a marker weighs beside its bytes."""
 
+SMALL_ROWS = 2_000
+"""Batches of fewer rows on average are judged together; to copy larger ones costs more than it saves."""
+
 
 @dataclass(frozen=True, slots=True)
 class Asked:
@@ -59,39 +62,59 @@ class Settled:
     """True if the tracker now knows what the table's rows cannot tell: markers, rejects, resets."""
 
 
-def judge(
-    batch: Batch,
-    decoded: Decoded,
-    *,
-    exchange: str,
-    asset_class: str,
-    seen: SeenFilter,
-    limits: Limits,
-    now_us: int,
-    marked_through: int,
-) -> Judged:
-    """One batch as rows with keys and the filter's word, and its rejects.
+@dataclass(frozen=True, slots=True)
+class Judging:
+    """What the batches of one topic are judged by."""
 
-    Raises UnexplainedHole if an offset of the batch is neither a record nor a hole with a cause.
+    exchange: str
+    asset_class: str
+    seen: SeenFilter
+    limits: Limits
+    now_us: int
+    marked_through: int
+
+
+def judge_many(batches: Sequence[Batch], decoded: Sequence[Decoded], by: Judging) -> list[Judged]:
+    """Batches of one topic, each as by `judge`. Small ones are validated and hashed in one pass: it costs some 0.5 ms, whatever it holds.
+
+    Raises UnexplainedHole if an offset of a batch is neither a record nor a hole with a cause.
     """
-    invalid = validate(decoded.rows, exchange=exchange, asset_class=asset_class, now_us=now_us, limits=limits)
+    counts = [d.rows.num_rows for d in decoded]
+    if len(batches) > 1 and 0 < sum(counts) < SMALL_ROWS * len(batches):
+        columns = [f.name for f in decoded[0].rows.schema if not pa.types.is_nested(f.type)]
+        rows = pa.concat_tables([d.rows.select(columns) for d in decoded]).combine_chunks()
+        if not validate(rows, exchange=by.exchange, asset_class=by.asset_class, now_us=by.now_us, limits=by.limits):
+            keys, ends = _keys_of(rows), np.cumsum([0, *counts])
+            return [_judged(b, d, d.rows, d.rejects, keys[i:j], by) for b, d, i, j in zip(batches, decoded, ends, ends[1:], strict=False)]
+    return [judge(b, d, by) for b, d in zip(batches, decoded, strict=True)]
+
+
+def judge(batch: Batch, decoded: Decoded, by: Judging) -> Judged:
+    """One batch as rows with keys and the filter's word, and its rejects; raises UnexplainedHole as judge_many does."""
+    invalid = validate(decoded.rows, exchange=by.exchange, asset_class=by.asset_class, now_us=by.now_us, limits=by.limits)
     rows = _without(decoded.rows, [i.row for i in invalid])
     rejects = (*decoded.rejects, *_rejects_of(batch, invalid)) if invalid else decoded.rejects
-    keys = dedup_keys(rows["exchange"], rows["symbol"], rows["trade_id"])
-    records = rows.num_rows + len(rejects) + len(decoded.markers)
+    return _judged(batch, decoded, rows, rejects, _keys_of(rows), by)
+
+
+def _judged(batch: Batch, decoded: Decoded, rows: pa.Table, rejects: Sequence[Reject], keys: NDArray[np.uint64], by: Judging) -> Judged:
     return Judged(
         tp=batch.tp,
         first_offset=batch.first_offset,
         next_offset=batch.next_offset,
         rows=rows,
         keys=keys,
-        maybe=seen.maybe(keys, event_times_us(rows), batch.tp),
+        maybe=by.seen.maybe(keys, event_times_us(rows), batch.tp),
         rejects=tuple(sorted(rejects, key=lambda r: r.offset)),
         markers=decoded.markers,
-        holes=_holes(batch, records),
-        marked_through=marked_through,
+        holes=_holes(batch, rows.num_rows + len(rejects) + len(decoded.markers)),
+        marked_through=by.marked_through,
         size_bytes=rows.nbytes + _noted_bytes(rejects, decoded.markers),
     )
+
+
+def _keys_of(rows: pa.Table) -> NDArray[np.uint64]:
+    return dedup_keys(rows["exchange"], rows["symbol"], rows["trade_id"])
 
 
 def ask(judged: Sequence[Judged], recent: RecentWindows) -> Asked:
@@ -206,4 +229,3 @@ def _spans(judged: Sequence[Judged]) -> dict[TopicPartition, tuple[int, int]]:
         first, _ = spans.get(j.tp, (j.first_offset, 0))
         spans[j.tp] = (first, j.next_offset)
     return spans
-

@@ -3,13 +3,14 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import groupby
 from typing import TypeVar
 
 from k2stream.capture.edges import Edges
 from k2stream.capture.stages import Stages
 from k2stream.clock import Clock
 from k2stream.dedup.bloom import SeenFilter
-from k2stream.pipeline import Settled, judge
+from k2stream.pipeline import Judging, Settled, judge_many
 from k2stream.records import Batch, TopicPartition
 from k2stream.topics import TopicName
 from k2stream.validate import Limits
@@ -88,17 +89,10 @@ class Intake:
             decoded = self._edges.decoder.decode_many(batches)
         self._edges.on_step("decode")
         with self._stages.timed("judge"):
-            return [self._judge_one(batch, rows, seen) for batch, rows in zip(batches, decoded, strict=True)]
+            by_topic = groupby(zip(batches, decoded, strict=True), key=lambda pair: pair[0].topic)
+            return [judged for _, pairs in by_topic for judged in self._judge_topic([*pairs], seen)]
 
-    def _judge_one(self, batch: Batch, rows: Decoded, seen: SeenFilter) -> Judged:
-        name = TopicName.parse(batch.topic)
-        return judge(
-            batch,
-            rows,
-            exchange=name.exchange.upper(),
-            asset_class=name.asset_class,
-            seen=seen,
-            limits=self._limits,
-            now_us=self._clock.now_us(),
-            marked_through=self.marked_through,
-        )
+    def _judge_topic(self, pairs: Sequence[tuple[Batch, Decoded]], seen: SeenFilter) -> list[Judged]:
+        name = TopicName.parse(pairs[0][0].topic)
+        by = Judging(name.exchange.upper(), name.asset_class, seen, self._limits, self._clock.now_us(), self.marked_through)
+        return judge_many([batch for batch, _ in pairs], [decoded for _, decoded in pairs], by)

@@ -1,0 +1,72 @@
+"""Batches judged together are judged as they would be alone."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from k2stream.decode.columns import decoded_schema
+from k2stream.dedup.bloom import SeenFilter
+from k2stream.pipeline import Judging, judge, judge_many
+from k2stream.records import Batch, LogBatch, TopicPartition
+from k2stream.testing import trade_rows
+from k2stream.transport.batch_builder import build_log_batch
+from k2stream.transport.sink import Outgoing
+from k2stream.validate import Limits
+from k2stream.verdict import Decoded
+
+TOPIC = "market.equities.trades.asx"
+NOW_US = 1_800_000_000_000_000
+
+
+def pair(partition: int, first: int, ids: list[str], **changes: object) -> tuple[Batch, Decoded]:
+    """A batch of these trades and what its decoder gives: words in a dictionary of the batch's own."""
+    rows = trade_rows([{"topic": TOPIC, "partition": partition, "offset": first + n, "trade_id": id, "symbol": id[:3], **changes} for n, id in enumerate(ids)])
+    held = (log_batch(partition, first, len(ids)),) if ids else ()
+    batch = Batch(TOPIC, partition, first, first + len(ids), held, 0)
+    return batch, Decoded(rows.cast(decoded_schema("trade_v2")), (), ())
+
+
+def log_batch(partition: int, first: int, records: int) -> LogBatch:
+    """Bytes of which a dead letter is made."""
+    raw = build_log_batch([Outgoing(b"BHP", b"\0\0\0\0\1body", 1)] * records)
+    return LogBatch.parse(TOPIC, partition, first.to_bytes(8, "big") + raw[8:], first)
+
+
+def judging(known: np.ndarray) -> Judging:
+    seen = SeenFilter(1 << 20, 86_400_000_000, 0)
+    for partition in (0, 1):
+        seen.set_floor(TopicPartition(TOPIC, partition), -(1 << 62))
+    seen.mark(known, 0)
+    return Judging("ASX", "equities", seen, Limits(3_600_000_000, 0), NOW_US, marked_through=3)
+
+
+@pytest.mark.parametrize(
+    "pairs",
+    [
+        pytest.param(lambda: [pair(0, 5, ["BHP-1", "CBA-2"]), pair(1, 0, []), pair(1, 0, ["RIO-3", "BHP-1", "CBA-9"]), pair(0, 7, ["ZZZ-4"])], id="all valid"),
+        pytest.param(lambda: [pair(0, 5, []), pair(1, 0, [])], id="nothing"),
+        pytest.param(lambda: [pair(0, 5, ["BHP-1", "CBA-2"]), pair(1, 0, ["RIO-3"], side="NONE"), pair(0, 7, ["ZZZ-4"])], id="one row invalid"),
+        pytest.param(lambda: [pair(0, 5, ["BHP-1", "CBA-2"]), pair(2, 0, ["RIO-3"])], id="a partition without a floor"),
+    ],
+)
+def test_joined_is_as_alone(pairs: Callable[[], list[tuple[Batch, Decoded]]]) -> None:
+    """The same rows, keys, doubts and counts, whatever other batches were in the call."""
+    made = pairs()
+    first = judge(*made[0], judging(np.empty((0, 2), np.uint64)))
+    known = first.keys[:1]
+    joined = judge_many([b for b, _ in made], [d for _, d in made], judging(known))
+    alone = [judge(b, d, judging(known)) for b, d in made]
+    assert len(joined) == len(alone)
+    for one, other in zip(joined, alone, strict=True):
+        assert one.rows.equals(other.rows)
+        assert np.array_equal(one.keys, other.keys)
+        assert np.array_equal(one.maybe, other.maybe)
+        assert (one.tp, one.first_offset, one.next_offset, one.holes, one.size_bytes) == (
+            other.tp,
+            other.first_offset,
+            other.next_offset,
+            other.holes,
+            other.size_bytes,
+        )
+        assert (one.rejects, one.markers, one.marked_through) == (other.rejects, other.markers, other.marked_through)
