@@ -18,6 +18,7 @@ from k2stream.feed.avro import encode
 from k2stream.feed.publisher import partition_of
 from k2stream.home import Home
 from k2stream.rows import TIMESTAMP, avro_schema, body_schema
+from k2stream.topics import TopicName
 from k2stream.transport.batch_builder import build_log_batch
 from k2stream.transport.embedded_log import EmbeddedLog
 from k2stream.transport.sink import Outgoing
@@ -49,7 +50,7 @@ class Made:
 def fill(home: Path, rows: int) -> Made:
     """Make a K2_HOME at `home` with `rows` trades in its embedded log and their schema in its registry."""
     Home.open(home)
-    schema_id = FileRegistry(home / "schemas").register(f"{TOPIC}-value", avro_schema(SCHEMA))
+    schema_id = FileRegistry(home / "schemas").register(TopicName.parse(TOPIC).subject, avro_schema(SCHEMA))
     log = EmbeddedLog(home / "log")
     log.create_topic(TOPIC, PARTITIONS)
     waiting: dict[int, list[Outgoing]] = {p: [] for p in range(PARTITIONS)}
