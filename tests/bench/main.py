@@ -43,10 +43,10 @@ class Round:
     baselines: dict[str, float]
 
 
-def measure(made_home: Path, rows: int) -> Round:
+def measure(made_home: Path, rows: int, environment: dict[str, str]) -> Round:
     """One round on copies of the filled home."""
     with copied(made_home) as home:
-        run = run_worker(home, rows)
+        run = run_worker(home, rows, environment)
     with copied(made_home) as home:
         baselines = {name: _baseline(name, home, min(count, rows)) for name, count in BASELINES.items()}
     return Round(run, baselines)
@@ -127,12 +127,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--rss", action="store_true", help="one run more, over 5 M rows: takes two minutes and 1.5 GB of disk")
+    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="more environment of the worker, to try a setting")
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "bench.json")
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:
         made_home = Path(folder) / "made"
         made = fill(made_home, options.rows)
-        rounds = [measure(made_home, options.rows) for _ in range(options.runs)]
+        rounds = [measure(made_home, options.rows, dict(pair.split("=", 1) for pair in options.set)) for _ in range(options.runs)]
     long_run = _long_run() if options.rss else None
     result = summary(made, rounds, long_run)
     options.out.parent.mkdir(parents=True, exist_ok=True)
