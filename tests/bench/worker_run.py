@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from k2stream.clock import Deadline
 from k2stream.errors import K2Error
 from k2stream.worker_process import WorkerProcess
 from tests.bench.market import PARTITIONS, hold_back, let_go
 
 ROOT = Path(__file__).parents[2]
 POLL_SECONDS = 0.05
+READY_SECONDS, RUN_SECONDS = 120.0, 600.0
 QUIET_SECONDS = 1.0
 """A worker that has just started settles for so long before its CPU is read."""
 
@@ -70,13 +72,15 @@ def run_workers(workers: Sequence[WorkerProcess], rows: int, appear: Callable[[]
 def wait_until_ready(workers: Sequence[WorkerProcess]) -> list[State]:
     """Every worker has partitions, all together have all, and for a second nothing happened."""
     for worker in workers:
-        worker.wait_until_up()
-    while True:
+        worker.wait_until_up(READY_SECONDS)
+    deadline = Deadline.after(READY_SECONDS)
+    while not deadline.is_over():
         owned = [len(s.get("trades", {}).get("partitions", ())) for s in states_of(workers)]
         if sum(owned) == PARTITIONS and all(owned):
             time.sleep(QUIET_SECONDS)
             return states_of(workers)
         time.sleep(POLL_SECONDS)
+    raise K2Error(f"after {READY_SECONDS:.0f} s the workers do not have all partitions:\n{workers[0].last_lines(20)}")
 
 
 def states_of(workers: Sequence[WorkerProcess]) -> list[State]:
@@ -93,11 +97,13 @@ def total_stages(states: Sequence[State]) -> dict[str, float]:
 
 
 def _wait_until_rows(workers: Sequence[WorkerProcess], rows: int) -> list[State]:
-    while True:
+    deadline = Deadline.after(RUN_SECONDS)
+    while not deadline.is_over():
         states = states_of(workers)
         if sum(s["trades"]["since_start"]["rows"] for s in states) >= rows:
             return states
         time.sleep(POLL_SECONDS)
+    raise K2Error(f"after {RUN_SECONDS:.0f} s the table does not hold {rows} rows:\n{workers[0].last_lines(20)}")
 
 
 def _state(worker: WorkerProcess) -> State:
