@@ -126,10 +126,10 @@ class Crew:
         member.order.unlink(missing_ok=True)
         member.is_expected_to_end = False
 
-    def send_away(self, member: Member) -> int | None:
-        """A planned stop; its place stays empty until somebody starts it. The exit code."""
+    def send_away(self, member: Member) -> None:
+        """A planned stop (SIGTERM) that is not waited for; its place stays empty until it is called back."""
         member.is_away = member.is_expected_to_end = True
-        return member.process.stop() if member.process is not None else None
+        self.signal(member, signal.SIGTERM)
 
     def stop(self) -> dict[str, int]:
         """Stop all at once, in good order; exit codes by name."""

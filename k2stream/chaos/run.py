@@ -22,7 +22,7 @@ from k2stream.chaos.plan import plan
 from k2stream.chaos.progress import Progress
 from k2stream.chaos.redis_database import RedisDatabase, empty_database
 from k2stream.chaos.reference import Reference
-from k2stream.chaos.scene import Scene
+from k2stream.chaos.scene import ChaosError, Scene
 from k2stream.chaos.scorecard import Played, Scorecard
 from k2stream.chaos.servers import breakable
 from k2stream.checkout import find_root
@@ -113,9 +113,13 @@ def run(settings: Settings, options: Options, say: Say) -> Scorecard:
         ).only(options.only)
         stack.callback(crew.stop)
         this = begin(ground, crew, options, say)
-        for fault in order_of(able.faults, options, this):
-            this.play(fault)
-        card = scorecard(this, options, able.left_out, finish(this))
+        problems = []
+        try:
+            for fault in order_of(able.faults, options, this):
+                this.play(fault)
+        except ChaosError as exc:  # the tables are looked at all the same
+            problems.append(str(exc))
+        card = scorecard(this, options, able.left_out, [*problems, *finish(this)])
     tidy_up(ground, database, card, say)
     return card
 

@@ -19,6 +19,7 @@ ORDER_SECONDS = 30.0
 
 MOST_TIMES = 4
 AWAKE_SECONDS = 0.7
+STOP_SECONDS = 30.0
 STORM_BEAT_SECONDS = 5.0
 
 
@@ -83,11 +84,12 @@ def kill_at_restore(scene: Scene) -> Hit:
 def stop(scene: Scene) -> Hit:
     """Exit code 0 is part of what is asked for."""
     (victim,) = scene.victims(1)
-    began = time.monotonic()
-    code = scene.crew.send_away(victim)
-    seconds = time.monotonic() - began
+    began, process = time.monotonic(), victim.process
+    scene.crew.send_away(victim)
+    scene.until(lambda: process is None or process.exit_code() is not None, STOP_SECONDS)
     victim.is_away = False
-    return Hit(f"{victim.name}, exit code {code} after {seconds:.1f} s")
+    code = process.exit_code() if process is not None else None
+    return Hit(f"{victim.name}, exit code {code} after {time.monotonic() - began:.1f} s")
 
 
 def pause(scene: Scene) -> Hit:
@@ -116,7 +118,7 @@ def storm(beats: int, scene: Scene) -> Hit:
     told = []
     for beat in range(beats):
         began = time.monotonic()
-        away = [member for member in scene.crew.members if member.is_away]
+        away = [member for member in scene.crew.members if member.is_away and member.process is None]
         if away and beat % 2:
             scene.crew.start(away[0])
             told.append(f"+{away[0].name}")
