@@ -91,7 +91,8 @@ def test_a_refused_connection_is_what_requests_says_it_is() -> None:
         requests.post(f"http://127.0.0.1:{free_port()}/", timeout=5)
     assert outcome_of(caught.value, Kind.REST) is NO
     assert sentence(caught.value, "commit", "trades") == (
-        "Cannot commit at trades: the catalog or the store does not answer (Failed to establish a new connection: [Errno 111] Connection refused). It is tried again."
+        "Cannot commit at trades: the catalog or the store does not answer "
+        "(Failed to establish a new connection: [Errno 111] Connection refused). It is tried again."
     )
 
 
