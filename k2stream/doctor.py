@@ -106,6 +106,7 @@ async def _topics(settings: Settings) -> dict[str, int]:
 
 def _catalog(settings: Settings) -> Finding:
     from k2stream.lake.catalog import open_catalog
+    from k2stream.lake.group import claimed
     from k2stream.lake.reader import TableReader
 
     if not settings.catalog_uri and not settings.home_path("catalog.db").exists():
@@ -115,7 +116,7 @@ def _catalog(settings: Settings) -> Finding:
         if not reader.catalog.table_exists(reader.name):
             return Finding("catalog", "note", f"{name}: not there yet; the first worker makes it")
         try:
-            head = reader.head()
+            head = claimed(reader.head(), name, settings.app_id)
         except VectorMissing as exc:
             return Finding("catalog", "wrong", str(exc))
     rows = sum(entry.counts.rows - entry.counts.retired for entry in head.vector.values())

@@ -12,6 +12,9 @@ from k2stream.records import LogBatch, TopicPartition
 Bounds = Mapping[TopicPartition, tuple[int, int]]
 """Per topic partition the log's first offset and the one after its last."""
 
+LOOKED_UP_AT_ONCE = 8
+"""Log batches of a start in memory and on their way, each of a megabyte at most as producers make them."""
+
 INSTEAD = "for a topic that was made anew choose another name, or tables of their own (K2_NAMESPACE): its offsets would stand twice."
 
 
@@ -75,7 +78,13 @@ def check_bounds(vector: Vector, tps: set[TopicPartition], bounds: Bounds) -> No
 
 async def _check_marks(log: Log, vector: Vector, tps: set[TopicPartition], bounds: Bounds) -> None:
     marks = {tp: mark for tp in sorted(tps) if (mark := vector[tp].mark) is not None and bounds[tp][0] <= mark.base_offset < bounds[tp][1]}
-    found = await asyncio.gather(*(log.log_batch_at(tp, mark.base_offset) for tp, mark in marks.items()))  # a rebalance waits for it
+    at_once = asyncio.Semaphore(LOOKED_UP_AT_ONCE)
+
+    async def look_up(tp: TopicPartition, mark: Mark) -> LogBatch | None:
+        async with at_once:
+            return await log.log_batch_at(tp, mark.base_offset)
+
+    found = await asyncio.gather(*(look_up(tp, mark) for tp, mark in marks.items()))  # a rebalance waits for it
     for (tp, mark), log_batch in zip(marks.items(), found, strict=True):
         check_mark(tp, mark, log_batch)
 

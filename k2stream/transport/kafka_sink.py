@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from aiokafka.client import AIOKafkaClient
-from aiokafka.errors import LeaderNotAvailableError, NodeNotReadyError, TopicAlreadyExistsError, for_code
+from aiokafka.errors import LeaderNotAvailableError, NodeNotReadyError, OffsetOutOfRangeError, TopicAlreadyExistsError, for_code
 from aiokafka.protocol.admin import CreateTopicsRequest
 from aiokafka.protocol.fetch import FetchRequest
 from aiokafka.protocol.metadata import MetadataRequest
@@ -129,10 +129,12 @@ class KafkaSink:
         """The log batch that holds `offset`, or the first one behind it; None if the log keeps none there."""
         # A partition's first batch comes whole, however few bytes are asked for.
         request = FetchRequest(FETCH_WAIT_MS, 1, 1, self._isolation, [(tp.topic, [(tp.partition, offset, 1)])])
-        begin, end = await self.bounds(tp)
-        if not begin <= offset < end:
-            return None
-        raw = bytes((await self._ask_leader(tp, request, f"read {tp.topic}/{tp.partition} at {offset}"))[-1] or b"")
+        try:
+            raw = bytes((await self._ask_leader(tp, request, f"read {tp.topic}/{tp.partition} at {offset}"))[-1] or b"")
+        except TransportError as exc:
+            if isinstance(exc.__cause__, OffsetOutOfRangeError):
+                return None
+            raise
         return LogBatch.parse(tp.topic, tp.partition, raw) if len(raw) >= HEADER.size else None
 
     async def offset_at(self, tp: TopicPartition, *, timestamp_ms: int) -> int:

@@ -55,6 +55,7 @@ def test_a_second_group_on_the_table_is_refused_until_it_is_handed_over(home: Pa
     """Both groups would read every partition; after the handover it is the first one's turn to be refused."""
     publish(home, {}, rows=2 * ROWS)
     refused(home, "'k2stream'", "'second'", "K2_APP_ID=k2stream", "k2 adopt --group", K2_APP_ID="second")
+    assert "belongs to group 'k2stream'" in k2(home, "doctor", environment={"K2_APP_ID": "second"}).stdout
     done = k2(home, "adopt", "--group", environment={"K2_APP_ID": "second"})
     assert (done.returncode, "belongs to group second now, before to k2stream" in done.stdout) == (0, True), done
     run_until(home, 2 * ROWS, K2_APP_ID="second")
