@@ -57,7 +57,7 @@ class Options:
     storm_beats: int = 3
     away_seconds: float = 60.0
     """How long a broker is gone."""
-    window_ms: int = 1_000
+    window_ms: int = 2_000
     session_timeout_ms: int = 6_000
 
 
