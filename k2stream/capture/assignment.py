@@ -70,13 +70,9 @@ def remember(
         return restore(edges, head, tracker, new_filter(), tps)
     for tp in kept:
         tracker.restore(tp, known.tracker.snapshot(tp))
-    memory = Memory(head, tracker, known.seen) if tps == kept else restore(edges, head, tracker, known.seen, tps - kept)
-    _level_floors(memory.seen, tps)
+    if tps == kept:
+        return Memory(head, tracker, known.seen)
+    memory = restore(edges, head, tracker, known.seen, tps - kept, floors=[known.seen.floor(tp) for tp in kept])
+    for tp in kept:  # one floor for all: the filter is one, so its "no" knows no more than what the least known partition gave it
+        known.seen.set_floor(tp, max(known.seen.floor(other) for other in tps - kept))
     return memory
-
-
-def _level_floors(seen: SeenFilter, tps: Iterable[TopicPartition]) -> None:
-    """One floor for all: the filter is one, so its "no" knows no more than what the least known partition gave it."""
-    floors = {tp: seen.floor(tp) for tp in tps}
-    for tp in floors:
-        seen.set_floor(tp, max(floors.values()))

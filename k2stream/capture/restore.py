@@ -8,7 +8,7 @@ Newest, because rows do not tell of markers and rejects: every window that held 
 newest state and `next` there is none.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,8 +46,11 @@ class Memory:
     seen: SeenFilter
 
 
-def restore(edges: Edges, head: Head, tracker: Tracker, seen: SeenFilter, tps: set[TopicPartition]) -> Memory:
-    """Fill an empty tracker and filter for `tps`; every one of them has an entry in the head's vector."""
+def restore(edges: Edges, head: Head, tracker: Tracker, seen: SeenFilter, tps: set[TopicPartition], *, floors: Sequence[int] = ()) -> Memory:
+    """Fill a tracker and a filter that know nothing of `tps`; every one of them has an entry in the head's vector.
+
+    `floors` are those of the partitions that the filter knows already.
+    """
     saved = _load(edges, tps)
     for tp in sorted(tps):
         edges.on_step("restore")
@@ -55,13 +58,13 @@ def restore(edges: Edges, head: Head, tracker: Tracker, seen: SeenFilter, tps: s
         tracked = _restore_tracker(edges, head.vector[tp], tracker, tp, usable)
         keyed = _restore_keys(seen, usable) if usable else head.vector[tp].next
         _replay(edges, head, tracker, seen, tp, tracked=tracked, keyed=keyed)
-    floor_us = _floor(head, {tp: saved.get(tp) for tp in tps})
+    floor_us = _floor(head, {tp: saved.get(tp) for tp in tps}, floors)
     for tp in tps:
         seen.set_floor(tp, floor_us)
     return Memory(head, tracker, seen)
 
 
-def _floor(head: Head, saved: Mapping[TopicPartition, Saved | None]) -> int:
+def _floor(head: Head, saved: Mapping[TopicPartition, Saved | None], known: Sequence[int] = ()) -> int:
     """One floor for all: the filter is one, so its "no" knows no more than what the least known partition gave it.
 
     A partition that never had a record and has nothing stored adds nothing.
@@ -71,7 +74,7 @@ def _floor(head: Head, saved: Mapping[TopicPartition, Saved | None]) -> int:
         for tp, s in saved.items()
         if s is not None or head.vector[tp].next > head.vector[tp].start
     ]
-    return max(floors, default=floor_without_keys(head))
+    return max([*known, *floors], default=floor_without_keys(head))
 
 
 def _load(edges: Edges, tps: set[TopicPartition]) -> Mapping[TopicPartition, Saved]:

@@ -298,6 +298,25 @@ def test_duplicates_of_what_was_committed_before_a_rebalance_are_still_known(tmp
     asyncio.run(play())
 
 
+def test_empty_partition_that_joins_leaves_the_floor_where_it_is(tmp_path: Path) -> None:
+    """Nothing is known of it because there is nothing; the partitions that stayed must not ask the table about every row for it."""
+
+    async def play() -> None:
+        async with scene(tmp_path) as this:
+            await this.assign(ONE)
+            await this.deliver(ONE, 0, 5)
+            await this.revoke(ONE)
+            await this.assign(ONE, TWO)
+            await this.deliver(ONE, 5, 9)
+            await this.revoke(ONE, TWO)
+            stats = this.capture.state()["filter"]
+            assert isinstance(stats, dict)
+            assert (stats["below_floor"], stats["rows"]) == (0, 9)
+            assert this.committed()[0] == list(range(9))
+
+    asyncio.run(play())
+
+
 def test_window_is_not_closed_while_nothing_is_owned(tmp_path: Path) -> None:
     """Two rebalances in a row, the first without a position: what stays aside goes into the table only once it is owned again."""
 
