@@ -1,7 +1,6 @@
 """Where a chaos run happens: names of its own on the user's own services, gone when it is over."""
 
 import asyncio
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,10 +74,9 @@ def prepare(ground: Ground, *, seed: int) -> TradeMaker:
 
 
 def clear(ground: Ground) -> None:
-    """Take away table, topics and home. Letters stay in their topic, which is everybody's. Raises K2Error; what is left is harmless."""
+    """Take away tables and topics. Letters stay in their topic, which is everybody's. Raises K2Error; what is left is harmless."""
     drop_tables(ground.settings, TABLES)
     asyncio.run(_delete_topics(ground))
-    shutil.rmtree(ground.home)
 
 
 async def _delete_topics(ground: Ground) -> None:

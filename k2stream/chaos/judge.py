@@ -3,14 +3,10 @@
 import threading
 import time
 
-import structlog
-
 from k2stream.chaos.check import Verdict, check
 from k2stream.chaos.reference import Reference
 from k2stream.errors import K2Error
 from k2stream.settings import Settings
-
-log = structlog.get_logger(__name__)
 
 AGAIN_SECONDS = 0.5
 PATIENCE_SECONDS = 120.0
@@ -63,8 +59,7 @@ class Judge:
             try:
                 self.verdicts.append(check(self._settings, self._reference, is_final=False))
                 return
-            except K2Error as exc:
-                log.debug("chaos.look_postponed", cause=str(exc))
+            except K2Error:
                 if self._stopping.is_set():
                     return
                 if time.monotonic() > until:

@@ -5,8 +5,6 @@ import threading
 import time
 from collections.abc import Sequence
 
-import structlog
-
 from k2stream.chaos.trades import TradeMaker
 from k2stream.clock import SystemClock
 from k2stream.errors import TransportError
@@ -14,8 +12,6 @@ from k2stream.feed.publisher import partition_of
 from k2stream.settings import Settings
 from k2stream.transport.open import open_sink
 from k2stream.transport.sink import LogSink, Outgoing
-
-log = structlog.get_logger(__name__)
 
 TICK_SECONDS = 0.2
 RETRY_SECONDS = 0.5
@@ -75,8 +71,7 @@ class Load:
         while True:
             try:
                 await sink.send(self._topic, partition, batch)
-            except TransportError as exc:
-                log.warning("chaos.sent_again", partition=partition, cause=str(exc))
+            except TransportError:
                 self.sent_again += 1
                 await asyncio.sleep(RETRY_SECONDS)
             else:

@@ -52,7 +52,8 @@ def plan(
     session_seconds = ground.settings.session_timeout_ms / 1000
     this = Plan(worker_faults(workers=len(crew.members), session_seconds=session_seconds, storm_beats=storm_beats))
     if len(crew.members) == 1:
-        this.left_out["zombie, rebalance storm"] = "they need several workers"
+        why = "" if ground.settings.broker else ", and the embedded log has one reader"
+        this.left_out["zombie, rebalance storm"] = f"they need several workers{why}"
     _services(this, detours, database)
     _servers(this, servers, addresses(ground.settings), away_seconds=away_seconds)
     _machine(this, ground, crew, stack)

@@ -1,13 +1,14 @@
 """A chaos run from its first worker to its scorecard."""
 
 import logging
+import shutil
 import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 
 import orjson
@@ -18,7 +19,7 @@ from k2stream.chaos.fault import Fault, Hit
 from k2stream.chaos.ground import Ground, clear, prepare, stake_out
 from k2stream.chaos.judge import Judge
 from k2stream.chaos.load import Load
-from k2stream.chaos.plan import plan
+from k2stream.chaos.plan import Plan, plan
 from k2stream.chaos.progress import Progress
 from k2stream.chaos.redis_database import RedisDatabase, empty_database
 from k2stream.chaos.reference import Reference
@@ -100,6 +101,8 @@ def run(settings: Settings, options: Options, say: Say) -> Scorecard:
     """Play faults for as long as asked; raises K2Error if the run itself cannot go on."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that workers, mounts and servers are put in order
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # that a broker is away is no news here
+    if not settings.broker:
+        options = replace(options, workers=1)  # the embedded log has one reader
     with ExitStack() as stack:
         stack.enter_context(Home.open(settings.home).hold())
         servers = breakable(settings, tuple(options.owned))
@@ -119,8 +122,10 @@ def run(settings: Settings, options: Options, say: Say) -> Scorecard:
                 this.play(fault)
         except ChaosError as exc:  # the tables are looked at all the same
             problems.append(str(exc))
-        card = scorecard(this, options, able.left_out, [*problems, *finish(this)])
-    tidy_up(ground, database, card, say)
+        card = scorecard(this, options, able, [*problems, *finish(this)])
+        tidy_up(ground, database, card, say)
+    if card.is_good:
+        shutil.rmtree(ground.home)
     return card
 
 
@@ -185,9 +190,11 @@ def finish(this: Run) -> list[str]:
     return problems
 
 
-def scorecard(this: Run, options: Options, left_out: Mapping[str, str], problems: Sequence[str]) -> Scorecard:
+def scorecard(this: Run, options: Options, able: Plan, problems: Sequence[str]) -> Scorecard:
     verdicts = this.judge.verdicts
     final = verdicts[-1]
+    names = {fault.name for fault, *_ in this.played}
+    unreached = {fault.name: "time was up before its turn" for fault in able.faults if fault.name not in names}
     return Scorecard(
         seed=options.seed,
         seconds=time.monotonic() - this.began,
@@ -214,7 +221,7 @@ def scorecard(this: Run, options: Options, left_out: Mapping[str, str], problems
             )
             for fault, hit, began, ended, recovered in this.played
         ],
-        not_played=left_out,
+        not_played={**able.left_out, **unreached},
         deaths=[f"{d.name} with code {d.code}: {d.says}" for d in this.scene.crew.deaths],
         events=logged(this.scene),
         problems=[*problems, *dict.fromkeys(p for v in verdicts for p in v.problems)],

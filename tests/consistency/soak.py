@@ -86,7 +86,9 @@ def report(cards: Sequence[Scorecard], given: argparse.Namespace) -> Iterator[st
     yield "| fault | times | played | good | back, median s | longest s |\n|---|---:|---:|---:|---:|---:|"
     yield from (line_of(name, [p for p in played if p.name == name]) for name in sorted({p.name for p in played}))
     yield "\n## Not run\n"
-    yield from sorted({f"- {name}: {why} (round {n})" for n, card in enumerate(cards, 1) for name, why in card.not_played.items()}) or ["Nothing."]
+    names = {p.name for p in played}
+    reasons = {name: why for card in cards for name, why in card.not_played.items() if name not in names}
+    yield from (f"- {name}: {why}" for name, why in sorted(reasons.items())) if reasons else ["Nothing was left out."]
     yield "\n## What workers logged\n"
     yield from (f"- `{event}`: {sum(card.events[event] for card in cards):,}" for event in first.events)
     deaths = [death for card in cards for death in card.deaths]
