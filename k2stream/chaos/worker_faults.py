@@ -17,7 +17,7 @@ STEPS = (
 ORDER_SECONDS = 30.0
 """Events, tracker files and gap events come every few windows only."""
 
-MOST_TIMES = 4
+MOST_TIMES = 2
 AWAKE_SECONDS = 0.7
 STOP_SECONDS = 30.0
 STORM_BEAT_SECONDS = 5.0
