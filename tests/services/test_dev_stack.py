@@ -102,9 +102,9 @@ def test_up_starts_nothing_if_one_cannot_be_had(tmp_path: Path) -> None:
 
 
 def test_registry_is_built_as_pinned() -> None:
-    """The folder in the cache is named after versions.env, the build follows go.mod: both say the same."""
+    """The folder in the cache is named after versions.env, with a count of our own behind it; the build follows go.mod: both say the same."""
     module = (ROOT / "k2stream" / "dev" / "recipes" / "registry" / "go.mod").read_text()
-    assert f"require github.com/twmb/franz-go/pkg/sr {versions()['REGISTRY']}\n" in module
+    assert f"require github.com/twmb/franz-go/pkg/sr {versions()['REGISTRY'].partition('-')[0]}\n" in module
 
 
 def test_unknown_service_is_one_sentence(tmp_path: Path) -> None:
