@@ -6,7 +6,7 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from random import Random
@@ -23,7 +23,7 @@ from k2stream.chaos.plan import Plan, plan
 from k2stream.chaos.progress import Progress
 from k2stream.chaos.redis_database import RedisDatabase, empty_database
 from k2stream.chaos.reference import Reference
-from k2stream.chaos.scene import ChaosError, Scene
+from k2stream.chaos.scene import ASK_SECONDS, ChaosError, Scene
 from k2stream.chaos.scorecard import Played, Scorecard
 from k2stream.chaos.servers import breakable
 from k2stream.checkout import find_root
@@ -53,6 +53,8 @@ class Options:
     faults: int = 0
     """... or until there were so many; 0: no bound."""
     only: Sequence[str] = ()
+    known: Collection[str] = ()
+    """Faults that need not come before any comes twice: an earlier run played them."""
     owned: Sequence[str] = ()
     """Services that may be broken although `k2 dev` did not start them."""
     storm_beats: int = 3
@@ -159,14 +161,15 @@ def begin(ground: Ground, crew: Crew, options: Options, say: Say) -> Run:
 
 
 def order_of(faults: Sequence[Fault], options: Options, this: Run) -> Iterator[Fault]:
-    """Every fault once in random order, then by weight, until time or count are reached."""
+    """Every fault once in random order, those left out that are known, then all by weight, until time or count are reached."""
 
     def is_over() -> bool:
         played = sum(hit.count for _, hit, *_ in this.played)
         return bool(options.faults and played >= options.faults) or time.monotonic() - this.began > options.seconds
 
     random = this.scene.random
-    for fault in random.sample(faults, len(faults)):
+    first = [fault for fault in faults if fault.name not in options.known]
+    for fault in random.sample(first, len(first)):
         if is_over():
             return
         yield fault
@@ -179,6 +182,7 @@ def finish(this: Run) -> list[str]:
     problems = []
     scene = this.scene
     this.load.stop()
+    scene.until(lambda: len(scene.crew.ready()) == len(scene.crew.members), QUIET_SECONDS, every=ASK_SECONDS)
     if not this.is_back():
         problems.append(f"not everything that was published was committed within {RECOVERY_SECONDS:.0f} s")
     sick = [f"{m.name}: {m.state().get('causes')}" for m in scene.crew.members if not scene.until(lambda m=m: m.state().get("healthy") is True, QUIET_SECONDS)]  # type: ignore[misc] # lambda default

@@ -41,8 +41,8 @@ def redis_faults(proxy: TcpProxy, database: RedisDatabase) -> list[Fault]:
 def sql_faults(proxy: TcpProxy) -> list[Fault]:
     """A SQL catalog through a proxy."""
     return [
-        Fault("catalog loses replies", "COMMIT reaches the database, its answer is lost", partial(cut_commits, proxy, True), weight=6),
-        Fault("catalog loses commits", "the connection breaks before COMMIT reaches the database", partial(cut_commits, proxy, False), weight=4),
+        Fault("catalog loses replies", "COMMIT reaches the database, its answer is lost", partial(cut_commits, proxy, True), weight=8),
+        Fault("catalog loses commits", "the connection breaks before COMMIT reaches the database", partial(cut_commits, proxy, False), weight=6),
         Fault("catalog cut", "all connections to the catalog break at once", partial(cut_once, proxy), weight=4),
         Fault("catalog gone", f"the catalog answers nobody for {GONE_SECONDS:.0f} s", partial(cut, proxy), weight=2),
     ]
@@ -66,8 +66,8 @@ def s3_faults(proxy: HttpProxy) -> list[Fault]:
     failing = tuple(HttpFault(Effect.ERROR_INSTEAD, status=status, times=0, probability=ERROR_SHARE / 2) for status in (500, 503))
     slow = HttpFault(Effect.DELAY, delay_ms=SLOW_MS, times=0)
     return [
-        Fault("s3 loses replies", "an object is stored, the answer is lost", partial(until_hit, proxy, (lost,)), weight=4),
-        Fault("s3 errors", f"500 or 503 to {ERROR_SHARE:.0%} of all requests for {GONE_SECONDS:.0f} s", partial(http_during, proxy, failing), weight=4),
+        Fault("s3 loses replies", "an object is stored, the answer is lost", partial(until_hit, proxy, (lost,)), weight=6),
+        Fault("s3 errors", f"500 or 503 to {ERROR_SHARE:.0%} of all requests for {GONE_SECONDS:.0f} s", partial(http_during, proxy, failing), weight=6),
         Fault("s3 slow", f"every request takes {SLOW_MS} ms longer for {GONE_SECONDS:.0f} s", partial(http_during, proxy, (slow,))),
         Fault("s3 gone", f"S3 resets every connection for {GONE_SECONDS:.0f} s", partial(http_gone, proxy), weight=2),
     ]

@@ -34,8 +34,8 @@ def worker_faults(*, workers: int, session_seconds: float, storm_beats: int) -> 
     ]
     several = [
         Fault("kill two", "kill -9 of two workers at once", partial(kill, 2), weight=4),
-        Fault("kill all", "kill -9 of all workers at once, as when their machine loses power", partial(kill, workers), weight=3),
-        Fault("kill two at steps", "kill -9 of two workers at commit steps of their own", kill_two_at_steps, weight=8),
+        Fault("kill all", "kill -9 of all workers at once, as when their machine loses power", partial(kill, workers), weight=5),
+        Fault("kill all at steps", "kill -9 of every worker at a commit step of its own", partial(kill_all_at_steps, workers), weight=10),
         Fault("zombie", "SIGSTOP past the session, others take over, SIGCONT", partial(zombie, session_seconds), weight=2),
         Fault("rebalance storm", f"a worker leaves or joins every {STORM_BEAT_SECONDS:.0f} s", partial(storm, storm_beats)),
     ]
@@ -64,8 +64,8 @@ def kill_at(steps: tuple[str, ...], scene: Scene) -> Hit:
     return Hit(", ".join(f"{victim.name} at {order}" for victim, order in zip(victims, orders, strict=False)), len(orders))
 
 
-def kill_two_at_steps(scene: Scene) -> Hit:
-    return kill_at(tuple(scene.random.sample(STEPS, 2)), scene)
+def kill_all_at_steps(workers: int, scene: Scene) -> Hit:
+    return kill_at(tuple(scene.random.choices(STEPS, k=workers)), scene)
 
 
 def kill_at_restore(scene: Scene) -> Hit:

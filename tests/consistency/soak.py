@@ -9,7 +9,7 @@ import os
 import platform
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
@@ -46,14 +46,17 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--report", type=Path, default=REPORT)
     given = parser.parse_args(arguments)
     rounds = max(1, round(given.minutes / ROUND_MINUTES))
+    cards: list[Scorecard] = []
     with tempfile.TemporaryDirectory(prefix="k2-soak-") as folder:
-        cards = [card for number in range(rounds) for card in play(Path(folder), given, number, 60 * given.minutes / rounds)]
+        for number in range(rounds):
+            known = {p.name for card in cards for p in card.played}
+            cards.append(play(Path(folder), given, number, 60 * given.minutes / rounds, known))
     given.report.write_text("\n".join(report(cards, given)) + "\n", encoding="utf-8")
     say(f"written to {given.report}")
     return 0 if all(card.is_good for card in cards) else 1
 
 
-def play(folder: Path, given: argparse.Namespace, number: int, seconds: float) -> Iterator[Scorecard]:
+def play(folder: Path, given: argparse.Namespace, number: int, seconds: float, known: Collection[str]) -> Scorecard:
     """One round on servers that know nothing of the one before."""
     os.environ["K2_HOME"] = str(folder / f"round-{number}")
     names = [name for name in SERVICES if name != "s3" or (number + 1) % ON_FILES]
@@ -63,10 +66,10 @@ def play(folder: Path, given: argparse.Namespace, number: int, seconds: float) -
     try:
         for name in names:
             os.environ.update(stack.up(name).exports)
-        options = Options(seed=given.seed + number, workers=given.workers, rate=given.rate, seconds=seconds, away_seconds=given.away)
+        options = Options(seed=given.seed + number, workers=given.workers, rate=given.rate, seconds=seconds, away_seconds=given.away, known=known)
         card = run(load_settings(), options, say)
         say("\n".join(card.lines()))
-        yield card
+        return card
     finally:
         for name in names:
             stack.down(name)

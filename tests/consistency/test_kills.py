@@ -17,7 +17,10 @@ SECOND_CHAIN = ("6.saving", "4.decided", "5.head", "5.before:2", "5.after", "res
 """From a commit that landed to its acks: outbox, state, and a death twice in a row at one step. Its first window has two partitions, so
 that a state save dies between them."""
 
-AFTER_EACH_REDIS_IS_WIPED = (("1.tracker", "3.after", "5.before", "6.saving"), ("4.decided", "5.after", "restore", "6.before", "7.after:2"))
+AFTER_EACH_REDIS_IS_WIPED = (
+    ("1.tracker", "3.after", "5.before", "6.saving", "decode:2", "1.rows:2", "1.fsync", "3.before", "5.head"),
+    ("4.decided", "5.after", "restore", "6.before", "7.after:2", "0.settle:2", "1.events", "2.head", "6.after"),
+)
 """Where what Redis held would have told of more than the tracker file does, or the other way round."""
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(420)]
