@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Mapping
 from contextlib import closing, suppress
+from dataclasses import dataclass
 
 from k2stream.errors import K2Error
 from k2stream.lake.reader import TableReader
@@ -11,6 +12,15 @@ from k2stream.records import TopicPartition
 from k2stream.settings import Settings
 
 LOOK_SECONDS = 0.7
+
+
+@dataclass(slots=True)
+class Target:
+    """Offsets to be committed, and when that was seen."""
+
+    ends: Mapping[TopicPartition, int]
+    reached_at: float | None = None
+    """Monotonic seconds."""
 
 
 class Progress:
@@ -25,6 +35,7 @@ class Progress:
         self._moved: dict[TopicPartition, float] = {}
         """When each partition was last seen going on."""
         self._longest = 0.0
+        self._targets: list[Target] = []
         self.sequence_number = 0
         """Of the newest snapshot: how many there were."""
 
@@ -40,10 +51,12 @@ class Progress:
         with self._lock:
             return dict(self._next)
 
-    def has_reached(self, ends: Mapping[TopicPartition, int]) -> bool:
-        """True once every partition is committed up to there."""
-        reached = self.vector()
-        return all(reached.get(tp, 0) >= end for tp, end in ends.items())
+    def expect(self, ends: Mapping[TopicPartition, int]) -> Target:
+        """Something to wait for; it tells by itself when it was reached."""
+        target = Target(ends)
+        with self._lock:
+            self._targets.append(target)
+        return target
 
     def reset_stall(self) -> None:
         """Count standing still from now on."""
@@ -74,3 +87,7 @@ class Progress:
                     self._longest = max(self._longest, now - self._moved.get(tp, now))
                     self._next[tp], self._moved[tp] = reached, now
             self.sequence_number = sequence_number
+            for target in self._targets:
+                if all(vector.get(tp, 0) >= end for tp, end in target.ends.items()):
+                    target.reached_at = now
+            self._targets = [target for target in self._targets if target.reached_at is None]

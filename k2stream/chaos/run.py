@@ -20,7 +20,7 @@ from k2stream.chaos.ground import Ground, clear, prepare, stake_out
 from k2stream.chaos.judge import Judge
 from k2stream.chaos.load import Load
 from k2stream.chaos.plan import Plan, plan
-from k2stream.chaos.progress import Progress
+from k2stream.chaos.progress import Progress, Target
 from k2stream.chaos.redis_database import RedisDatabase, empty_database
 from k2stream.chaos.reference import Reference
 from k2stream.chaos.scene import ASK_SECONDS, ChaosError, Scene
@@ -29,6 +29,7 @@ from k2stream.chaos.servers import breakable
 from k2stream.checkout import find_root
 from k2stream.errors import K2Error
 from k2stream.home import Home
+from k2stream.records import TopicPartition
 from k2stream.settings import Settings
 from k2stream.transport.ends import ends_of
 
@@ -62,6 +63,26 @@ class Options:
     """How long a broker is gone."""
     window_ms: int = 2_000
     session_timeout_ms: int = 6_000
+    pace_seconds: float = 8.0
+    """The next fault does not wait longer for everybody to be back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Happened:
+    """One fault that was played."""
+
+    fault: Fault
+    hit: Hit
+    began: float
+    ended: float
+    target: Target
+    """All that was published when it ended."""
+
+    @property
+    def back_at(self) -> float | None:
+        """When all that was committed; None: not in time, or not yet."""
+        reached = self.target.reached_at
+        return reached if reached is not None and reached - self.ended <= RECOVERY_SECONDS else None
 
 
 @dataclass(slots=True)
@@ -73,11 +94,11 @@ class Run:
     load: Load
     say: Say
     began: float
-    played: list[tuple[Fault, Hit, float, float, float | None]] = field(default_factory=list)
-    """Fault, what it hit, when it began and ended, when everything was committed again (None: not in time)."""
+    pace_seconds: float
+    happened: list[Happened] = field(default_factory=list)
 
     def play(self, fault: Fault) -> None:
-        """One fault, and the wait for everybody to be back."""
+        """One fault, and some time for everybody to be back; who is not yet meets the next one on the way."""
         scene = self.scene
         for part in (self.load, self.judge):
             if part.failed is not None:
@@ -86,17 +107,17 @@ class Run:
         began = time.monotonic()
         hit = fault.play(scene)
         ended = time.monotonic()
-        recovered = time.monotonic() if self.is_back() else None
+        this = Happened(fault, hit, began, ended, scene.progress.expect(self.ends()))
+        self.happened.append(this)
+        scene.until(lambda: this.back_at is not None, self.pace_seconds)
         self.judge.ask()
-        self.played.append((fault, hit, began, ended, recovered))
-        back = f"back after {recovered - began:.1f} s" if recovered else f"NOT back within {RECOVERY_SECONDS:.0f} s"
+        back = f"back after {this.back_at - began:.1f} s" if this.back_at else "not back yet"
         self.say(f"{ended - self.began:6.0f} s  {fault.name}: {hit.says}; {back}")
 
-    def is_back(self) -> bool:
-        """True once all that is published by now is committed."""
+    def ends(self) -> dict[TopicPartition, int]:
+        """What is published by now."""
         ground = self.scene.ground
-        ends = ends_of(ground.settings, [ground.topic])
-        return self.scene.until(lambda: self.scene.progress.has_reached(ends), RECOVERY_SECONDS)
+        return ends_of(ground.settings, [ground.topic])
 
 
 def run(settings: Settings, options: Options, say: Say) -> Scorecard:
@@ -157,14 +178,14 @@ def begin(ground: Ground, crew: Crew, options: Options, say: Say) -> Run:
     for part in (progress, load, judge):
         part.start()
     scene.victims(options.workers)
-    return Run(scene, judge, load, say, time.monotonic())
+    return Run(scene, judge, load, say, time.monotonic(), options.pace_seconds)
 
 
 def order_of(faults: Sequence[Fault], options: Options, this: Run) -> Iterator[Fault]:
     """Every fault once in random order, those left out that are known, then all by weight, until time or count are reached."""
 
     def is_over() -> bool:
-        played = sum(hit.count for _, hit, *_ in this.played)
+        played = sum(happened.hit.count for happened in this.happened)
         return bool(options.faults and played >= options.faults) or time.monotonic() - this.began > options.seconds
 
     random = this.scene.random
@@ -183,7 +204,8 @@ def finish(this: Run) -> list[str]:
     scene = this.scene
     this.load.stop()
     scene.until(lambda: len(scene.crew.ready()) == len(scene.crew.members), QUIET_SECONDS, every=ASK_SECONDS)
-    if not this.is_back():
+    target = scene.progress.expect(this.ends())
+    if not scene.until(lambda: target.reached_at is not None, RECOVERY_SECONDS):
         problems.append(f"not everything that was published was committed within {RECOVERY_SECONDS:.0f} s")
     sick = [f"{m.name}: {m.state().get('causes')}" for m in scene.crew.members if not scene.until(lambda m=m: m.state().get("healthy") is True, QUIET_SECONDS)]  # type: ignore[misc] # lambda default
     problems += [f"a worker is not healthy at the end: {cause}" for cause in sick]
@@ -197,7 +219,7 @@ def finish(this: Run) -> list[str]:
 def scorecard(this: Run, options: Options, able: Plan, problems: Sequence[str]) -> Scorecard:
     verdicts = this.judge.verdicts
     final = verdicts[-1]
-    names = {fault.name for fault, *_ in this.played}
+    names = {happened.fault.name for happened in this.happened}
     unreached = {fault.name: "time was up before its turn" for fault in able.faults if fault.name not in names}
     return Scorecard(
         seed=options.seed,
@@ -213,22 +235,25 @@ def scorecard(this: Run, options: Options, able: Plan, problems: Sequence[str]) 
         gap_events=final.events,
         snapshots=this.scene.progress.sequence_number,
         looks=len(verdicts),
-        played=[
-            Played(
-                fault.name,
-                hit.count,
-                hit.says,
-                began - this.began,
-                ended - began,
-                None if recovered is None else recovered - began,
-                next(v.is_good for v in verdicts if v.began >= ended or v is final),
-            )
-            for fault, hit, began, ended, recovered in this.played
-        ],
+        played=[played_of(this, happened) for happened in this.happened],
         not_played={**able.left_out, **unreached},
         deaths=[f"{d.name} with code {d.code}: {d.says}" for d in this.scene.crew.deaths],
         events=logged(this.scene),
         problems=[*problems, *dict.fromkeys(p for v in verdicts for p in v.problems)],
+    )
+
+
+def played_of(this: Run, happened: Happened) -> Played:
+    """With what the first look found that came after everybody was back."""
+    verdicts, back_at = this.judge.verdicts, happened.back_at
+    return Played(
+        name=happened.fault.name,
+        count=happened.hit.count,
+        hit=happened.hit.says,
+        at_seconds=happened.began - this.began,
+        fault_seconds=happened.ended - happened.began,
+        recovered_seconds=None if back_at is None else back_at - happened.began,
+        is_good=next(v.is_good for v in verdicts if v.began >= (back_at or happened.ended) or v is verdicts[-1]),
     )
 
 

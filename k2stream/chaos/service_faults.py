@@ -17,6 +17,8 @@ BLINK_SECONDS = 0.2
 """Longer than a proxy takes to notice."""
 MISSED_SECONDS = 15.0
 """A request that is to be hit comes with the next commit or the one after."""
+START_SECONDS = 30.0
+"""A worker needs its time to come to its first question."""
 LOST_TIMES = 3
 MOST_COUNTED = 6
 """A burst of errors is no hundred faults."""
@@ -159,7 +161,8 @@ def registry_gone(proxy: HttpProxy, scene: Scene) -> Hit:
     (victim,) = scene.victims(1)
     proxy.inject(HttpFault(Effect.RESET, times=0))
     scene.crew.kill(victim)
-    scene.wait(GONE_SECONDS + scene.ground.settings.session_timeout_ms / 1000)
+    scene.until(lambda: proxy.hits > 0, START_SECONDS)
+    scene.wait(GONE_SECONDS)
     return Hit(f"{names(victim)}, {_cleared(proxy).says}", 2)
 
 

@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Sequence
 from contextlib import closing, suppress
 
+from pyarrow.fs import FileSelector
 from pyiceberg.exceptions import NoSuchNamespaceError, NoSuchTableError
 
 from k2stream.lake.catalog import open_catalog
@@ -33,5 +34,7 @@ def remove_files(settings: Settings, location: str) -> None:
         shutil.rmtree(folder, ignore_errors=True)
     elif is_object(location):
         path = location.split("://", 1)[1]
-        with suppress(FileNotFoundError):
-            s3_filesystem(s3_properties(ObjectStore.of(settings)), path.partition("/")[0]).delete_dir(path)
+        store = s3_filesystem(s3_properties(ObjectStore.of(settings)), path.partition("/")[0])
+        for file in store.get_file_info(FileSelector(path, allow_not_found=True, recursive=True)):
+            if file.is_file:
+                store.delete_file(file.path)
