@@ -31,7 +31,7 @@ soak: $(DEV) ## break things for twenty minutes and write down what came of it (
 	@$(BIN)/python -m tests.consistency.soak $(ARGS)
 
 test-services: $(DEV) ## run the tests that need Kafka, PostgreSQL, S3, a REST catalog, a registry or Redis, on servers that they start
-	@$(BIN)/pytest -q --services --ignore tests/consistency $(ARGS)
+	@$(PYTEST) --services --ignore tests/consistency $(ARGS)
 
 services: ## install what these servers need, asking before each command (S="kafka s3" for some)
 	@sh scripts/services.sh $(S)
