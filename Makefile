@@ -10,7 +10,7 @@ DEV := .venv/.made-from-requirements-dev.lock
 PYTEST := $(BIN)/pytest -q -n 3 --dist loadfile
 ARGS ?=
 
-.PHONY: help setup demo test test-consistency test-services services env check check-deploy bench bench-conflicts bench-kafka bench-latency bench-growth clean
+.PHONY: help setup demo test test-consistency test-services soak services env check check-deploy bench bench-conflicts bench-kafka bench-latency bench-growth clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed 's/^\([a-z-]*\):.*## /make \1	/' | expand -t 16
