@@ -118,6 +118,12 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield from (service.address for service in started("kafka", tmp_path_factory))
 
 
+@pytest.fixture
+def fresh_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """`host:port` of a broker that no other test wrote to: topics of dead letters are everybody's, and workers read all of them."""
+    yield from (service.address for service in started("kafka", tmp_path_factory))
+
+
 @pytest.fixture(scope="session")
 def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """A PostgreSQL with an empty database."""

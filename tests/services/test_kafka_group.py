@@ -24,10 +24,10 @@ Owners = dict[TopicPartition, int]
 
 
 @pytest.fixture
-def group(kafka: str, tmp_path: Path) -> Iterator[WorkerGroup]:
+def group(fresh_kafka: str, tmp_path: Path) -> Iterator[WorkerGroup]:
     """Workers to be started on two topics of eight empty partitions each."""
     environment = {
-        "K2_BROKER": f"k2kafka://{kafka}",
+        "K2_BROKER": f"k2kafka://{fresh_kafka}",
         "K2_APP_ID": tmp_path.name,
         "K2_TOPICS": "market.*.trades.group",
         "K2_PARTITIONS": str(PARTITIONS),

@@ -28,9 +28,9 @@ NewCrew = Callable[..., AbstractContextManager[Crew]]
 
 
 @pytest.fixture
-def new_crew(kafka: str, redis: Service, tmp_path: Path) -> NewCrew:
+def new_crew(fresh_kafka: str, redis: Service, tmp_path: Path) -> NewCrew:
     """Makes workers by name, on the broker and the Redis of this session."""
-    environment = {"K2_BROKER": f"k2kafka://{kafka}", **redis.exports()}
+    environment = {"K2_BROKER": f"k2kafka://{fresh_kafka}", **redis.exports()}
 
     def make(name: str, workers: int, **own: str) -> AbstractContextManager[Crew]:
         return crew(tmp_path, {**environment, **own}, name=name, workers=workers)
