@@ -13,6 +13,7 @@ K2Error
 ├── LakeError
 │   ├── Fenced               the table's vector is not the window's start; partitions restart
 │   ├── CommitUnknown        the deadline passed before the outcome was known
+│   ├── Outraced             other writers were faster until the deadline; nothing is wrong
 │   └── VectorMissing        history without a reachable vector; `k2 adopt`
 ├── FeedError                a source is not what was published of it before
 │   └── FeedLost             a venue's connection ended or was refused; connect again
@@ -93,6 +94,10 @@ class Fenced(LakeError):
 
 class CommitUnknown(LakeError):
     """The deadline passed before the catalog said whether the commit landed."""
+
+
+class Outraced(LakeError):
+    """Other writers of the table were faster, each time until the deadline: too many commits for one table, and nothing broken."""
 
 
 class VectorMissing(LakeError):

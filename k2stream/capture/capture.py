@@ -33,7 +33,7 @@ from k2stream.capture.stages import Stages
 from k2stream.capture.start import head_with
 from k2stream.clock import Clock, Deadline
 from k2stream.dedup.seen import RecentWindows
-from k2stream.errors import Fenced, K2Error, RegistryUnavailable
+from k2stream.errors import Fenced, K2Error, Outraced, RegistryUnavailable
 from k2stream.health import Health
 from k2stream.pipeline import Settled
 from k2stream.records import Batch, TopicPartition
@@ -252,6 +252,8 @@ class Capture:
                 log.info("window.dropped", window=window.number, cause=str(exc))
             elif isinstance(exc, Fenced):
                 self.progress.fenced()
+                await self.restart(str(exc))
+            elif isinstance(exc, Outraced):  # the table goes on, so it is no failure, however often it happens
                 await self.restart(str(exc))
             else:
                 await self._strike(None, exc)

@@ -21,7 +21,7 @@ from pyiceberg.table import Table
 
 from k2stream import metrics
 from k2stream.clock import Clock, Deadline
-from k2stream.errors import CommitUnknown, Fenced, K2Error, LakeError
+from k2stream.errors import CommitUnknown, Fenced, K2Error, LakeError, Outraced
 from k2stream.lake.append import commit, prepare_append
 from k2stream.lake.head import Head, head_of, name_of
 from k2stream.lake.offsets import Entry, Stale, Vector, advanced, stale_partitions
@@ -108,8 +108,8 @@ class Committer:
     def apply(self, change: Change, *, commit_id: str, deadline: Deadline) -> Head:
         """Steps 2 to 4 for one change; the head that holds it.
 
-        Raises Fenced, VectorMissing, CommitUnknown if the deadline passed before the catalog answered a look, and
-        LakeError with the cause if it is known that the change did not land.
+        Raises Fenced, VectorMissing, CommitUnknown if the deadline passed before the catalog answered a look, Outraced if
+        other writers were faster until then, and LakeError with the cause if it is known that the change did not land.
         """
         pauses, failed = Pauses(deadline), None
         while True:
@@ -181,6 +181,9 @@ class Committer:
         cause, says = failed.cause, sentence(failed.cause, "commit", ".".join(self.name))
         if look is not None and failed.outcome is not Outcome.NOT_COMMITTED:
             raise CommitUnknown(f"{says} Whether it landed could not be seen either: {look}") from cause
+        if failed.is_conflict:
+            where = ".".join(self.name)
+            raise Outraced(f"Other writers of {where} were faster until the time was over; longer windows (K2_WINDOW_MS) make fewer commits.") from cause
         raise cause if isinstance(cause, K2Error) else LakeError(says) from cause
 
 

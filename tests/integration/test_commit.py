@@ -1,12 +1,13 @@
 """The commit protocol on a real catalog and real files: whatever races, lies or dies, a window lands once or not at all."""
 
+import itertools
 import time
 from pathlib import Path
 
 import pytest
 
 from k2stream.clock import Deadline
-from k2stream.errors import CommitUnknown, Fenced, LakeError, VectorMissing
+from k2stream.errors import CommitUnknown, Fenced, LakeError, Outraced, VectorMissing
 from k2stream.lake.adopt import accept_loss
 from k2stream.lake.offsets import Counts
 from k2stream.testing import (
@@ -95,6 +96,23 @@ def test_a_lost_race_for_the_same_partition_fences(site: LakeSite) -> None:
     with pytest.raises(Fenced):
         worker.commit(worker.write(window(1, 0, 3)), soon())
     assert site.offsets() == [0, 1, 2]
+
+
+def test_a_writer_that_loses_every_race_says_so_and_nothing_else(site: LakeSite) -> None:
+    """Other partitions' windows land before ours each time, until the deadline: not landed, nothing broken, and it lands afterwards."""
+    site.worker().register({OTHER_TP: 0}, soon())
+    rival, at = site.worker(), itertools.count()
+
+    def overtake() -> None:
+        number = next(at)
+        rival.commit(rival.write(window(number + 1, number, number + 1, tp=OTHER_TP)), soon())
+
+    worker = site.started(lambda c: CatalogThatLosesTheRace(c, other=overtake, times=1_000))
+    staged = worker.write(window(1, 0, 3))
+    with pytest.raises(Outraced, match="K2_WINDOW_MS"):
+        worker.commit(staged, Deadline.after(1.0))
+    assert worker.committers()["trades"].conflicts == next(at) > 1
+    assert site.offsets() == list(range(worker.committers()["trades"].conflicts))
 
 
 @pytest.mark.parametrize("is_landed", [True, False], ids=["landed", "not landed"])
