@@ -9,6 +9,7 @@ import typer
 
 from k2stream.cli_topics import app as topics_app
 from k2stream.errors import K2Error, QueryError, ServiceError
+from k2stream.logs import log_to_stderr
 
 if TYPE_CHECKING:
     from k2stream.settings import Settings
@@ -337,6 +338,7 @@ def _settings_of_tables() -> "Settings":
 def main() -> None:
     """What `k2` calls: our own errors end it with one sentence on stderr and exit code 1, never with a traceback."""
     os.umask(0o077)  # what a home holds is the user's alone, whoever makes it first
+    log_to_stderr()
     try:
         app()
     except K2Error as exc:

@@ -32,6 +32,11 @@ def set_up_logs(settings: Settings) -> None:
     logging.getLogger("aiokafka").setLevel(logging.WARNING if level <= logging.DEBUG else logging.CRITICAL)
 
 
+def log_to_stderr() -> None:
+    """Before settings are known: what a command prints stays free of log lines."""
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(file=sys.stderr))
+
+
 def say_last(sentence: str) -> None:
     """The reason of an end as the last line on stderr, below all that Faust logs while it stops."""
     sys.stderr.write(f"k2: {sentence}\n")

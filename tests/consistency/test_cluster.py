@@ -46,8 +46,8 @@ def test_four_workers_lose_nothing_and_double_nothing_whatever_breaks(environmen
     options = ("--workers", "4", "--rate", "300", "--minutes", str(MINUTES), "--away", "15", "--seed", SEED)
     done = k2(environment, "chaos", "--json", *options, seconds=820)
     assert done.returncode in (0, 1), done.stderr
-    card = json.loads(done.stdout)
     print(done.stderr, done.stdout, sep="\n")
+    card = json.loads(done.stdout)
     assert (card["lost"], card["extra"], card["problems"]) == (0, 0, [])
     assert [p for p in card["played"] if not p["is_good"] or p["recovered_seconds"] is None] == []
     assert card["good"]
