@@ -101,9 +101,10 @@ class LiveFeed:
                 tasks.create_task(self._drain(lane, sink))
 
     async def settle(self) -> None:
-        """Returns when everything taken so far is durable; for the end of a recording. `run` must be under way."""
+        """Returns when everything taken so far is durable, whatever comes meanwhile. `run` must be under way."""
         await self._encode_all()
-        while any(len(lane.spool) for lane in self._lanes.values()):  # noqa: ASYNC110 # a poll is enough at an end
+        ends = {lane.topic: lane.spool.end_records for lane in self._lanes.values()}
+        while any(lane.spool.dropped_records < ends[lane.topic] for lane in self._lanes.values()):  # noqa: ASYNC110 # a poll is enough at an end
             await asyncio.sleep(LINGER_SECONDS)
 
     async def _unreadable(self, frame: bytes, now_us: int, exc: DecodeError) -> None:

@@ -36,6 +36,8 @@ class Spool:
         self._held_bytes = 0
         self._filled, self._emptied = asyncio.Event(), asyncio.Event()
         self.where: Where = "memory"
+        self.dropped_records = 0
+        """Records that the log has taken since this spool was opened."""
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             make_private_file(path)
@@ -43,6 +45,8 @@ class Spool:
         except OSError as exc:
             raise FeedError(f"{path} cannot be opened ({exc.strerror}). It holds what the log has not taken yet; mend the folder.") from exc
         self._path, self._read_at, self._write_at = path, 0, _whole_bytes(self._file.fileno())
+        self.end_records = sum(1 for _ in self._on_disk())
+        """The value of `dropped_records` at which everything that was put so far is in the log."""
         if self._write_at:
             log.info("spool.found", path=str(path), size_bytes=self._write_at)
 
@@ -58,6 +62,7 @@ class Spool:
                 self._emptied.clear()
                 await self._emptied.wait()
             self._add(record)
+            self.end_records += 1
             self._filled.set()
 
     async def peek(self, count: int) -> list[Outgoing]:
@@ -78,6 +83,7 @@ class Spool:
             for _, after in self._on_disk(count):
                 self._read_at = after
             self._start_over_if_read()
+        self.dropped_records += count
         if not len(self):
             self._say("memory")
         self._emptied.set()

@@ -242,6 +242,22 @@ async def test_a_connection_is_replaced_before_the_venue_cuts_it_and_none_is_mis
     assert set(numbers_in_log(tmp_path)) >= numbers_of(feed.received[:-5])
 
 
+async def test_a_flood_does_not_keep_a_feed_from_settling(tmp_path: Path) -> None:
+    """What was taken before is durable, though the spool is never empty."""
+
+    async def flood(venue: FaultyVenue, socket: object) -> None:
+        for number in range(1, 1_000_000):
+            await socket.send(next(frames_from(number, 1)), text=True)  # type: ignore[attr-defined]
+
+    async with listening(FaultyVenue([flood])) as venue, reading(BINANCE, venue.url, tmp_path, ping_seconds=20) as feed:
+        await until(lambda: len(feed.received) > 1_000)
+        taken = len(feed.received)
+        async with asyncio.timeout(20):
+            await feed.live.settle()
+        assert len(feed.received) > taken, "the flood went on"
+    assert set(numbers_in_log(tmp_path)) >= set(range(1, taken))
+
+
 async def test_a_burst_is_taken_whole(tmp_path: Path) -> None:
     """6,000 trades at once: the socket waits for the log, not the trades."""
     frames = list(frames_from(1, 6_000))
