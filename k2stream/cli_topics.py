@@ -6,7 +6,7 @@ import typer
 
 if TYPE_CHECKING:
     from k2stream.settings import Settings
-    from k2stream.topic_plan import Plan
+    from k2stream.topics.plan import Plan
 
 EXIT_DIFFERENT = 1
 
@@ -39,8 +39,8 @@ def apply(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask before a topic is deleted.")] = False,
 ) -> None:
     """Create topics, let them grow, set their settings; done twice it changes nothing the second time."""
-    from k2stream import topic_admin
-    from k2stream.topic_plan import Action
+    from k2stream.topics import admin
+    from k2stream.topics.plan import Action
 
     settings = _settings(file)
     found = _plan(settings, delete=delete)
@@ -50,7 +50,7 @@ def apply(
     doomed = [step.topic for step in found.steps if step.action is Action.DELETE]
     if doomed and not yes:
         typer.confirm(f"Delete {', '.join(doomed)} and every record in them?", abort=True)
-    topic_admin.apply(settings, found.steps, told=lambda step: typer.echo(f"done: {step.action} {step.topic}"))
+    admin.apply(settings, found.steps, told=lambda step: typer.echo(f"done: {step.action} {step.topic}"))
 
 
 @app.command()
@@ -62,8 +62,8 @@ def migrate(
 ) -> None:
     """Copy a topic's records into another, each once, and compare the two; if it is interrupted, run it again."""
     from k2stream.crash import on_step_of
-    from k2stream.topic_files import declared_topic
-    from k2stream.topic_migration import Migration
+    from k2stream.topics.files import declared_topic
+    from k2stream.topics.migration import Migration
 
     settings = _settings(file)
     with Migration(settings, source, declared_topic(settings, target), on_step=on_step_of(settings.crash_at)) as migration:
@@ -88,7 +88,7 @@ def _settings(file: str) -> "Settings":
 
 
 def _plan(settings: "Settings", *, delete: bool) -> "Plan":
-    from k2stream.topic_admin import plan_for
-    from k2stream.topic_files import declared_topics
+    from k2stream.topics.admin import plan_for
+    from k2stream.topics.files import declared_topics
 
     return plan_for(settings, declared_topics(settings), delete=delete)

@@ -14,11 +14,11 @@ import pytest
 
 from k2stream.errors import MigrationError
 from k2stream.feed.publisher import partition_of
-from k2stream.migration_course import Course
 from k2stream.records import Record
-from k2stream.topic_checksum import Checksum
-from k2stream.topic_migration import Migration, Outcome
-from k2stream.topic_plan import Declared
+from k2stream.topics.checksum import Checksum
+from k2stream.topics.course import Course
+from k2stream.topics.migration import Migration, Outcome
+from k2stream.topics.plan import Declared
 from k2stream.transport.batch_builder import build_log_batch
 from k2stream.transport.reader import read_topics
 from k2stream.transport.sink import LogSink, Outgoing
@@ -113,7 +113,7 @@ def by_key(records: Sequence[Record]) -> dict[bytes, list[tuple[object, ...]]]:
 
 @pytest.fixture(params=["embedded", pytest.param("kafka", marks=pytest.mark.kafka)])
 def site(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
-    monkeypatch.setattr("k2stream.topic_migration.CHUNK_RECORDS", 500)
+    monkeypatch.setattr("k2stream.topics.migration.CHUNK_RECORDS", 500)
     broker = f"k2kafka://{request.getfixturevalue('kafka')}" if request.param == "kafka" else ""
     return Site(tmp_path, broker, monkeypatch)
 

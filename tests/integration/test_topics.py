@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 from k2stream.cli import app
 from k2stream.records import TopicPartition
 from k2stream.settings import Settings
-from k2stream.topic_admin import observe
-from k2stream.topic_plan import Found
+from k2stream.topics.admin import observe
+from k2stream.topics.plan import Found
 from k2stream.transport.open import open_sink
 from k2stream.transport.sink import LogSink, Outgoing
 

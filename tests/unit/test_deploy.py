@@ -17,7 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from k2stream import metrics
 from k2stream.cli import app
 from k2stream.settings import Settings
-from k2stream.topic_files import declared_topics
+from k2stream.topics.files import declared_topics
 
 ROOT = Path(__file__).parents[2]
 COMPOSE = ROOT / "docker-compose.yml"

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from k2stream.errors import SettingsError
 from k2stream.settings import Settings
-from k2stream.topic_files import declared_topics, symbols_by_exchange
-from k2stream.topic_plan import Action, Declared, Found, Step, plan
 from k2stream.topics import KINDS, LETTER_TOPICS, TopicName
+from k2stream.topics.files import declared_topics, symbols_by_exchange
+from k2stream.topics.plan import Action, Declared, Found, Step, plan
 
 ROOT = Path(__file__).parents[2]
 NAMES = ["market.crypto.trades.binance", "market.crypto.quotes.binance", "market.equities.trades.asx", "dlq.crypto.trades", "somebody.elses"]

@@ -16,11 +16,11 @@ from itertools import pairwise
 
 from k2stream.errors import MigrationError
 from k2stream.feed.publisher import partition_of
-from k2stream.migration_course import Course, CourseFile
 from k2stream.records import Record, TopicPartition
 from k2stream.settings import Settings
-from k2stream.topic_checksum import Checksum, digest_of
-from k2stream.topic_plan import Declared
+from k2stream.topics.checksum import Checksum, digest_of
+from k2stream.topics.course import Course, CourseFile
+from k2stream.topics.plan import Declared
 from k2stream.transport.batch_builder import build_log_batch
 from k2stream.transport.open import open_sink
 from k2stream.transport.reader import read_on

@@ -10,8 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from k2stream.checkout import find_root
 from k2stream.errors import SettingsError
 from k2stream.settings import Settings
-from k2stream.topic_plan import Declared
 from k2stream.topics import ASSET_CLASSES, KINDS, LETTER_TYPE, LETTERS, TopicName
+from k2stream.topics.plan import Declared
 
 Model = TypeVar("Model", bound=BaseModel)
 KEYS = {**{data_type: kind.key for data_type, kind in KINDS.items()}, LETTER_TYPE: "origin"}

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 from k2stream.settings import Settings
-from k2stream.topic_plan import Action, Declared, Found, Plan, Step, plan
+from k2stream.topics.plan import Action, Declared, Found, Plan, Step, plan
 from k2stream.transport.open import open_sink
 from k2stream.transport.sink import LogSink
 
