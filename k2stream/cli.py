@@ -2,14 +2,15 @@
 
 import os
 import sys
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from k2stream.cli_api import api
 from k2stream.cli_topics import app as topics_app
 from k2stream.errors import K2Error, QueryError, ServiceError
 from k2stream.logs import log_to_stderr
+from k2stream.moment import moment_of
 
 if TYPE_CHECKING:
     from k2stream.settings import Settings
@@ -31,6 +32,7 @@ app.add_typer(feed_app, name="feed")
 app.add_typer(query_app, name="query")
 app.add_typer(dev_app, name="dev")
 app.add_typer(topics_app, name="topics")
+app.command()(api)
 
 
 @app.command()
@@ -241,19 +243,15 @@ def query_trades(
     settings = _settings_of_tables()
     from contextlib import closing
 
+    from k2stream.answers import Wanted, newest_trades
     from k2stream.lake.reader import TableReader
     from k2stream.query.engine import Engine
     from k2stream.query.format import as_text
-    from k2stream.query.questions import files_for, trades
-    from k2stream.query.receipt import Receipt
 
     with closing(TableReader.open_reader(settings, "trades")) as reader, Engine.of(settings) as engine:
-        head = reader.head()
-        files = [] if head.snapshot_id is None else files_for(reader.files(head.snapshot_id), symbol=symbol, exchange=exchange, start=start, end=end)
-        answer = trades(engine, files, symbol=symbol, exchange=exchange, start=start, end=end, limit=limit)
-    receipt = Receipt.of(f"{settings.namespace}.trades", snapshot_id=head.snapshot_id, vector=head.vector, watermark_us=head.watermark_us, files=len(files))
-    typer.echo(as_text(answer, form), nl=False)
-    typer.echo(receipt.line(), err=True)
+        answer = newest_trades(reader, engine, Wanted(symbol, exchange, start, end, limit))
+    typer.echo(as_text(answer.rows, form), nl=False)
+    typer.echo(answer.receipt.line(), err=True)
 
 
 ServiceNames = Annotated[list[str] | None, typer.Argument(metavar="[SERVICES]...", help="kafka, postgres, s3, rest, registry, redis; all if none is named.")]
@@ -311,17 +309,6 @@ def _services_named(given: list[str] | None) -> list[str]:
     if unknown := sorted(set(given or ()) - set(SERVICES)):
         raise ServiceError(f"{', '.join(unknown)}: no such service; there are {', '.join(SERVICES)}.")
     return [name for name in SERVICES if not given or name in given]
-
-
-def moment_of(option: str, text: str | None) -> datetime | None:
-    """An ISO 8601 time as an aware one; raises QueryError if it is none."""
-    if text is None:
-        return None
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise QueryError(f"{option} {text}: expected an ISO 8601 time, as in 2014-03-03T10:00 or 2014-03-03T10:00+11:00.") from None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def _settings_of_tables() -> "Settings":

@@ -91,7 +91,9 @@ class Settings(BaseSettings):
     coinbase_ssl_verify: bool = Field(True, description="Check Coinbase's certificate")
     web_host: str = Field("127.0.0.1", description="Address of the worker's web pages")
     web_port: int = Field(6066, ge=0, le=65535, description="Port of the worker's web pages")
-    web_key: str = Field("", description="Key that pages ask for (X-API-Key); needed for any address but 127.0.0.1")
+    web_key: str = Field("", description="Key that pages and the REST service ask for (X-API-Key); needed for any address but 127.0.0.1")
+    api_host: str = Field("127.0.0.1", description="Address of the REST service")
+    api_port: int = Field(8000, ge=0, le=65535, description="Port of the REST service")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="How much is logged")
     log_format: Literal["console", "json"] = Field("console", description="How it is logged")
     cache: str = Field("", description="Where servers for `k2 dev` and tests are kept once fetched or built; empty: ~/.cache/k2stream")
@@ -99,8 +101,8 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _guarded(self) -> Self:
-        if self.web_host not in LOOPBACK and not self.web_key:
-            raise ValueError("K2_WEB_HOST: any address but 127.0.0.1 needs a K2_WEB_KEY, or everybody who reaches it can look in")
+        if bad := [name for name in ("web_host", "api_host") if getattr(self, name) not in LOOPBACK and not self.web_key]:
+            raise ValueError(f"K2_{bad[0].upper()}: any address but 127.0.0.1 needs a K2_WEB_KEY, or everybody who reaches it can look in")
         return self
 
     @model_validator(mode="after")

@@ -31,9 +31,23 @@ SELECT
   sum(quantity) AS volume,
   CAST(sum(price::DECIMAL(20, 8) * quantity) / sum(quantity) AS DECIMAL(18, 8)) AS vwap
 FROM read_parquet($files, hive_partitioning = false)
+WHERE ($symbol IS NULL OR symbol = $symbol) AND ($exchange IS NULL OR exchange = $exchange)
 GROUP BY day, exchange, symbol
 ORDER BY day, exchange, symbol
 """
+
+_PRICE = TRADES.field("price").type
+BARS = pa.schema(
+    [
+        ("day", pa.date32()),
+        ("exchange", pa.string()),
+        ("symbol", pa.string()),
+        ("trades", pa.int64()),
+        *((name, _PRICE) for name in ("open", "high", "low", "close")),
+        ("volume", pa.decimal128(38, 8)),
+        ("vwap", pa.decimal128(18, 8)),
+    ]
+)
 
 BUSIEST_SECONDS = """
 SELECT
@@ -67,9 +81,11 @@ def trades(
     return engine.ask(LATEST_TRADES, files=worth, values=values).cast(TRADES)
 
 
-def daily_bars(engine: Engine, files: Sequence[TableFile]) -> pa.Table:
-    """Open, high, low, close, volume and volume-weighted average price per day (UTC), exchange and symbol."""
-    return engine.ask(DAILY_BARS, files=files)
+def daily_bars(engine: Engine, files: Sequence[TableFile], *, symbol: str | None = None, exchange: str | None = None) -> pa.Table:
+    """Open, high, low, close, volume and volume-weighted average price per day (UTC), exchange and symbol; no files, no bars."""
+    if not files:
+        return BARS.empty_table()
+    return engine.ask(DAILY_BARS, files=files, values={"symbol": symbol, "exchange": exchange}).cast(BARS)
 
 
 def busiest_seconds(engine: Engine, files: Sequence[TableFile], *, limit: int = 5) -> pa.Table:

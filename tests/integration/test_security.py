@@ -90,15 +90,16 @@ def test_a_worker_listens_on_this_machine_only(tmp_path: Path) -> None:
     assert (conf.web_bind, conf.web_host) == ("127.0.0.1", "127.0.0.1")
 
 
+@pytest.mark.parametrize("variable", ["K2_WEB_HOST", "K2_API_HOST"])
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.1.2.3", "example.org"])
-def test_another_address_without_a_key_is_refused(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
+def test_another_address_without_a_key_is_refused(monkeypatch: pytest.MonkeyPatch, host: str, variable: str) -> None:
     """One sentence that names both variables; with a key the address is taken."""
-    monkeypatch.setenv("K2_WEB_HOST", host)
-    with pytest.raises(SettingsError, match=r"K2_WEB_HOST.*K2_WEB_KEY") as caught:
+    monkeypatch.setenv(variable, host)
+    with pytest.raises(SettingsError, match=rf"{variable}.*K2_WEB_KEY") as caught:
         load_settings()
     assert "\n" not in str(caught.value)
     monkeypatch.setenv("K2_WEB_KEY", KEY)
-    assert load_settings().web_host == host
+    assert getattr(load_settings(), variable.removeprefix("K2_").lower()) == host
 
 
 def test_everything_under_the_home_is_the_users_alone(home: Path, worker: WorkerProcess) -> None:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from k2stream.cli import moment_of
 from k2stream.errors import QueryError
 from k2stream.home import Home
+from k2stream.moment import moment_of
 
 ROOT = Path(__file__).parents[2]
 
