@@ -7,7 +7,6 @@ import structlog
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from k2stream import metrics
 from k2stream.answers import Answer, Wanted, bars_by_day, newest_trades
 from k2stream.errors import K2Error, LakeError, QueryError
 from k2stream.lake.reader import TableReader
@@ -25,7 +24,7 @@ MAX_ROWS = 10_000
 """Rows of one answer; more than these are for Parquet, not for JSON."""
 AT_ONCE = 4
 """Questions that run at a time: each may take the engine's memory; the others wait."""
-PAGES = ("/v1/trades", "/v1/bars/daily", "/healthz", "/livez", "/metrics")
+PAGES = ("/v1/trades", "/v1/bars/daily", "/healthz", "/livez")
 """Every page of the service."""
 PARAMETERS = ("symbol", "exchange", "start", "end", "limit", "snapshot", "format")
 
@@ -90,10 +89,7 @@ def application(settings: Settings) -> web.Application:
     async def livez(_: web.Request) -> web.Response:
         return web.json_response({"ok": True})
 
-    async def metrics_page(_: web.Request) -> web.Response:
-        return web.Response(body=metrics.exposition(), headers={"Content-Type": metrics.CONTENT_TYPE})
-
-    handlers = (answers(newest_trades), answers(bars_by_day), healthz, livez, metrics_page)
+    handlers = (answers(newest_trades), answers(bars_by_day), healthz, livez)
     pages.add_routes([web.get(path, handler) for path, handler in zip(PAGES, handlers, strict=True)])
     pages.on_cleanup.append(close)
     require_key(pages, settings.web_key)
