@@ -22,6 +22,7 @@ REGISTRY = CollectorRegistry()
 
 SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 """Bounds of what takes seconds; the last is the default budget of a commit."""
+WAIT_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0)
 LATENCY_SECONDS = (0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 7.5, 10.0, 15.0, 30.0, 60.0, 300.0)
 WINDOW_ROWS = (1, 100, 1_000, 10_000, 50_000, 100_000, 250_000, 500_000)
 WINDOW_BYTES = (1 << 16, 1 << 20, 4 << 20, 16 << 20, 48 << 20, 96 << 20)
@@ -76,6 +77,8 @@ COMMITS = Counter("k2_commits", "Windows committed", ["data_type"], registry=REG
 COMMIT_SECONDS = Histogram("k2_commit_seconds", "Steps 2 to 6 of a commit, retries included", ["data_type"], buckets=SECONDS, registry=REGISTRY)
 COMMIT_CONFLICTS = Counter("k2_commit_conflicts", "Tries of a commit that lost a race and were made again", ["table"], registry=REGISTRY)
 COMMITS_UNKNOWN = Counter("k2_commits_unknown", "Tries of a commit whose outcome had to be looked up", ["table"], registry=REGISTRY)
+TURN_WAIT = Histogram("k2_turn_wait_seconds", "How long a commit waited for its turn", ["table"], buckets=WAIT_SECONDS, registry=REGISTRY)
+TURNS_MISSED = Counter("k2_turns_missed", "Commits tried without a turn, as Redis did not answer or the queue did not move", ["table"], registry=REGISTRY)
 FENCED = Counter("k2_fenced", "Windows dropped because another writer had moved their partitions", ["data_type"], registry=REGISTRY)
 LATENCY = RecordLatency(
     "k2_latency_seconds", "From a record's timestamp, its log batch's first, to its commit", bounds=LATENCY_SECONDS, registry=REGISTRY

@@ -27,7 +27,7 @@ from k2stream.query.seen import TableSeen
 from k2stream.records import TopicPartition
 from k2stream.rows import SCHEMA_OF_DATA_TYPE
 from k2stream.settings import Settings
-from k2stream.state.open import open_store
+from k2stream.state.open import open_store, turn_of
 from k2stream.state.watched import CAUSE, WatchedStore
 from k2stream.transport.base import BatchConsumer
 from k2stream.validate import Limits
@@ -57,7 +57,10 @@ def open_capture(app: K2App, data_type: str, rows: TableDeclaration, events: Tab
     on_step = on_step_of(settings.crash_at)
     with _local_trouble_ends():
         table = TradesLake.open(settings, rows, events, clock=clock, on_step=on_step)
-    store, registry = WatchedStore(open_store(settings), app.health), open_registry(settings)
+    own, registry = open_store(settings), open_registry(settings)
+    store, turn = WatchedStore(own, app.health), turn_of(own, settings)
+    if turn is not None:
+        table.take_turns(turn)
     if settings.redis_url:
         app.watch.add(Asked(CAUSE, f"Redis at {without_password(settings.redis_url)}", lambda: asyncio.to_thread(store.ping)))
     if settings.registry_url:

@@ -7,10 +7,12 @@
        Else the vector is at the window's start? not landed, back to 2 with the same files. Else: fenced
     5  gap events of landed snapshots go to the gaps table   outbox.py
 
-Nothing is deleted here. Until step 3 the files are orphans, after it they are the table's.
+Nothing is deleted here. Until step 3 the files are orphans, after it they are the table's. Before step 2 a turn is asked for, and given
+back after step 4 (turn.py): writers that wait for each other lose no attempts. No step relies on it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from uuid import uuid4
 
@@ -29,6 +31,7 @@ from k2stream.lake.outcome import Outcome, kind_of, outcome_of
 from k2stream.lake.pauses import Pauses
 from k2stream.lake.summary import COMMIT_ID, EVENTS_FILE, KIND, TRACKER_FILE, WORKER_ID, Carried
 from k2stream.lake.trouble import Conflict, sentence, translated, without_password
+from k2stream.lake.turn import Turn, no_turn
 from k2stream.lake.writer import Staged
 from k2stream.records import TopicPartition
 
@@ -76,6 +79,7 @@ class Committer:
         read_head: Callable[[Table], Head] = head_of,
     ) -> None:
         """`step` is the number that `on_step` hears: 3 for rows, 5 for the outbox."""
+        self.turn_of: Turn = no_turn
         self.catalog, self._worker_id = catalog, worker_id
         self.name = name
         """Namespace and name in the catalog."""
@@ -113,31 +117,40 @@ class Committer:
         """
         pauses, failed = Pauses(deadline), None
         while True:
-            try:
-                head = self._read_head(table := self.load())  # Step 2, and the look of step 4.
-            except LakeError as exc:
-                if not exc.is_retriable:
-                    raise
-                self._give_up(deadline, failed, look=exc)
-                pauses.after_trouble()
-                continue
-            if commit_id in head.commit_ids:
-                self.commits += 1
-                return head
-            if failed is not None:
-                self._give_up(deadline, failed, look=None)
-            addition = change(head)
-            if addition is None:
-                return head
-            found = self._attempt(table, head, addition, commit_id)
+            with self.turn(deadline):
+                found = self._look_and_attempt(change, commit_id, deadline, failed)
             if isinstance(found, Head):
-                self.commits += 1
                 return found
-            failed = found
-            if failed.is_conflict:
+            failed = found or failed
+            if found is not None and found.is_conflict:
                 pauses.after_conflict()
-            elif failed.outcome is not Outcome.COMMITTED:  # then the look will find it
+            elif found is None or found.outcome is not Outcome.COMMITTED:  # else the look will find it
                 pauses.after_trouble()
+
+    def turn(self, deadline: Deadline) -> AbstractContextManager[None]:
+        """Entered before the head is read and left when the catalog has answered; see turn.py."""
+        return self.turn_of(self.name[1], deadline)
+
+    def _look_and_attempt(self, change: Change, commit_id: str, deadline: Deadline, failed: Failed | None) -> Head | Failed | None:
+        """Steps 2 to 4 once: the head that holds the change, what failed, or None if the head could not be read."""
+        try:
+            head = self._read_head(table := self.load())  # Step 2, and the look of step 4.
+        except LakeError as exc:
+            if not exc.is_retriable:
+                raise
+            self._give_up(deadline, failed, look=exc)
+            return None
+        if commit_id in head.commit_ids:
+            self.commits += 1
+            return head
+        if failed is not None:
+            self._give_up(deadline, failed, look=None)
+        addition = change(head)
+        if addition is None:
+            return head
+        found = self._attempt(table, head, addition, commit_id)
+        self.commits += isinstance(found, Head)
+        return found
 
     def _attempt(self, table: Table, head: Head, addition: Addition, commit_id: str) -> Head | Failed:
         """Step 3 once: the new head, or the exception and what it says of the commit."""

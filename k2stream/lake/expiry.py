@@ -52,24 +52,34 @@ class Expiry:
 
         Raises LakeError if the catalog or the disk refuses; then some files may be left, and are orphans.
         """
-        table = self._committer.load()
-        if len(table.metadata.snapshots) <= self._kept:
+        if len(self._committer.load().metadata.snapshots) <= self._kept:
             return 0
         if not self._committer.head().has_own_vector:
             self._committer.apply(carry_on, commit_id=str(uuid4()), deadline=deadline)
-            table = self._committer.load()
-        going = expirable(table, keep=self._kept - self._kept // 5, is_taken=self._is_taken)
-        if not going:
+        with self._committer.turn(deadline):
+            going, after = self._commit()
+        if after is None:
             return 0
-        with translated("expire snapshots", name_of(table)):
-            after = commit(self._committer.catalog, prepare_expiry(table, [s.snapshot_id for s in going]))
-            self._committer.table = after
+        with translated("expire snapshots", name_of(after)):
             files = self._files_only_of(going, after)
         for location in files:
             with suppress(OSError):  # what cannot be deleted now is an orphan, which upkeep finds
-                table.io.delete(location)
-        log.info("snapshots.expired", table=name_of(table), snapshots=len(going), files=len(files))
+                after.io.delete(location)
+        log.info("snapshots.expired", table=name_of(after), snapshots=len(going), files=len(files))
         return len(going)
+
+    def _commit(self) -> tuple[list[Snapshot], Table | None]:
+        """Take out what may go: which snapshots, and the table without them; None if there is nothing to do, as for all but the first who come."""
+        table = self._committer.load()
+        if len(table.metadata.snapshots) <= self._kept or not self._committer.head().has_own_vector:
+            return [], None
+        going = expirable(table, keep=self._kept - self._kept // 5, is_taken=self._is_taken)
+        if not going:
+            return [], None
+        with translated("expire snapshots", name_of(table)):
+            after = commit(self._committer.catalog, prepare_expiry(table, [s.snapshot_id for s in going]))
+        self._committer.table = after
+        return going, after
 
     def _files_only_of(self, gone: Sequence[Snapshot], after: Table) -> list[str]:
         """Manifest lists, manifests, tracker and events files that nothing names any more."""
@@ -102,7 +112,7 @@ def expirable(table: Table, *, keep: int, is_taken: IsTaken) -> list[Snapshot]:
     named = {ref.snapshot_id for ref in table.metadata.refs.values()}
     by_age = sorted(table.metadata.snapshots, key=lambda s: s.sequence_number or 0)
     chain = {s.snapshot_id for s in ancestors_of(table.current_snapshot(), table.metadata)}
-    waiting = [s.sequence_number or 0 for s in by_age if s.snapshot_id in chain and EVENTS_FILE in summary_of(s) and not is_taken(table, s)]
+    waiting = [s.sequence_number or 0 for s in by_age if s.snapshot_id in chain and _events_files([s]) and not is_taken(table, s)]
     first_waiting = min(waiting, default=None)
     old = by_age[: max(0, len(by_age) - keep)]
     return [s for s in old if s.snapshot_id not in named and (first_waiting is None or (s.sequence_number or 0) < first_waiting)]

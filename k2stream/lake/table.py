@@ -21,6 +21,7 @@ from k2stream.lake.head import Head, head_of, head_or_start
 from k2stream.lake.outbox import Outbox
 from k2stream.lake.parquet import ParquetFormat
 from k2stream.lake.reader import TableReader
+from k2stream.lake.turn import Turn
 from k2stream.lake.window import Window
 from k2stream.lake.writer import Staged, WindowWriter
 from k2stream.records import TopicPartition
@@ -96,6 +97,11 @@ class TradesLake(TableReader):
             ),
             Expiry(self._gaps, kept=settings.snapshots_kept, is_taken=lambda _t, _s: True),
         )
+
+    def take_turns(self, turn: Turn) -> None:
+        """Ask for a turn before each commit from now on."""
+        for committer in self.committers().values():
+            committer.turn_of = turn
 
     def head(self) -> Head:
         """The head as the catalog has it now; raises SettingsError if the table belongs to another consumer group."""

@@ -12,6 +12,7 @@ from k2stream.state.memory import MemoryStore
 from k2stream.state.redis import RedisStore
 from k2stream.state.server import start_server
 from k2stream.state.store import StateStore
+from k2stream.state.turn import RedisTurn
 
 log = structlog.get_logger(__name__)
 
@@ -32,6 +33,11 @@ def open_store(settings: Settings) -> StateStore:
     if server is None:
         return _in_memory("no redis-server or valkey-server was found")
     return RedisStore(server.url, app_id=settings.app_id, on_lost=server.ensure_running, on_close=server.close)
+
+
+def turn_of(store: StateStore, settings: Settings) -> RedisTurn | None:
+    """Who gives turns to commit; None where every worker's store is its own, as that of the one worker of an embedded log."""
+    return RedisTurn(store.evaluate, settings.app_id) if settings.redis_url and isinstance(store, RedisStore) else None
 
 
 def _named(settings: Settings) -> RedisStore:

@@ -124,6 +124,15 @@ class RedisStore:
             self._disk.saved()
         return {tp for tp, answer in zip(updates, answers, strict=True) if answer == 0}
 
+    def evaluate(self, script: str, keys: Sequence[str], arguments: Sequence[str | int]) -> Any:
+        """What a script answers; raises StateError, at once while Redis is left alone."""
+        if self._monotonic() < self._away_until:
+            raise StateError(self._away_for)
+        (answer,) = self._ask([("EVAL", script, len(keys), *keys, *arguments)])
+        if isinstance(answer, Exception):
+            raise StateError(f"Redis at {self._where} does not run a script: {answer}. Mend it or unset K2_REDIS_URL.") from answer
+        return answer
+
     def close(self) -> None:
         """Close the connections, then the server if it is ours."""
         self._client.close()

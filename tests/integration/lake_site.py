@@ -22,6 +22,7 @@ from k2stream.lake.file_io import local_path
 from k2stream.lake.offsets import Counts
 from k2stream.lake.s3 import s3_properties
 from k2stream.lake.table import TradesLake, no_step
+from k2stream.lake.turn import Turn, no_turn
 from k2stream.lake.window import Window
 from k2stream.object_store import ObjectStore, is_rest
 from k2stream.records import TopicPartition
@@ -78,11 +79,14 @@ class LakeSite:
         *,
         on_step: Callable[[str], None] = no_step,
         clock: Clock | None = None,
+        turn: Turn = no_turn,
     ) -> TradesLake:
         """A worker with its own catalog, behind a fault if one is given."""
         catalog: Any = open_catalog(self.settings)
         self.opened.append(catalog)
-        return TradesLake.open(self.settings, TRADES, GAPS, catalog=fault(catalog) if fault else catalog, on_step=on_step, clock=clock)
+        lake = TradesLake.open(self.settings, TRADES, GAPS, catalog=fault(catalog) if fault else catalog, on_step=on_step, clock=clock)
+        lake.take_turns(turn)
+        return lake
 
     def started(self, fault: Callable[[Catalog], object] | None = None, **arguments: Any) -> TradesLake:
         """The same once TP starts at 0."""
