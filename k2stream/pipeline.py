@@ -21,6 +21,7 @@ from k2stream.errors import UnexplainedHole
 from k2stream.gaps import Notes, Tracker
 from k2stream.lake.offsets import Counts
 from k2stream.records import Batch, Kind, Record, TopicPartition, records_at
+from k2stream.rows import key_columns
 from k2stream.validate import Invalid, Limits, validate
 from k2stream.verdict import Decoded, Judged, Marker, Reject
 
@@ -114,7 +115,7 @@ def _judged(batch: Batch, decoded: Decoded, rows: pa.Table, rejects: Sequence[Re
 
 
 def _keys_of(rows: pa.Table) -> NDArray[np.uint64]:
-    return dedup_keys(rows["exchange"], rows["symbol"], rows["trade_id"])
+    return dedup_keys(*(rows[name] for name in key_columns(rows.column_names)))
 
 
 def ask(judged: Sequence[Judged], recent: RecentWindows) -> Asked:

@@ -13,6 +13,9 @@ AvroSchema = dict[str, Any]
 SCHEMA_OF_DATA_TYPE = {"trades": "trade_v2", "quotes": "quote_v2", "reference_data": "reference_data_v2"}
 
 TIMESTAMP = pa.timestamp("us", tz="UTC")
+NATIVE_IDS = {"trades": "trade_id", "quotes": "quote_id"}
+"""Data type -> the column that holds the venue's own id."""
+
 DECIMAL = pa.decimal128(18, 8)
 
 ORIGIN_FIELDS = (
@@ -28,6 +31,12 @@ SAMPLE_KEY = "is_sample_data"
 
 
 @cache
+def key_columns(names: Container[str]) -> tuple[str, str, str]:
+    """The columns that tell two rows apart for dedup, of a table with these columns: exchange, symbol and native id."""
+    native_id = next(column for column in NATIVE_IDS.values() if column in names)
+    return "exchange", "symbol", native_id
+
+
 def avro_schema(name: str) -> AvroSchema:
     """The contract `k2stream/schemas/{name}.avsc`, parsed."""
     text = files("k2stream").joinpath(f"schemas/{name}.avsc").read_text(encoding="utf-8")

@@ -1,9 +1,9 @@
-"""What a decoded trade must satisfy to become a row; the first rule it breaks, in the order of RULES, is its reason.
+"""What a decoded trade or quote must satisfy to become a row; the first rule it breaks, in the order of its RULES, is its reason.
 
 One cheap pass when all is well: a few kernels a column, and one look at the dictionary where a column has one.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from k2stream.rows import key_columns
 from k2stream.verdict import Reason
 
 SIDES = pa.array(["BUY", "SELL", "SELL_SHORT", "UNKNOWN"])
@@ -67,13 +68,18 @@ def validate(rows: pa.Table, *, exchange: str, asset_class: str, now_us: int, li
 
     `exchange` and `asset_class` are the topic's; a row's must be equal but for case. The caller drops the rows.
     """
-    expected = Expected(exchange, asset_class, now_us, limits)
+    expected, rules = Expected(exchange, asset_class, now_us, limits), RULES_OF[key_columns(rows.column_names)[2]]
+    return broken_rules(rows, rules, expected)
+
+
+def broken_rules(rows: pa.Table, rules: Sequence[Rule], expected: Expected) -> list[Invalid]:
+    """Rows that break one of `rules`, in row order, each with the first that it breaks."""
     first = np.zeros(rows.num_rows, dtype=np.int8)
-    for number in range(len(RULES), 0, -1):
-        broken = RULES[number - 1].broken(rows, expected) if rows.num_rows else None
+    for number in range(len(rules), 0, -1):
+        broken = rules[number - 1].broken(rows, expected) if rows.num_rows else None
         if broken is not None:
             first[broken] = number
-    return [_invalid(rows, int(row), RULES[first[row] - 1], expected) for row in np.flatnonzero(first)]
+    return [_invalid(rows, int(row), rules[first[row] - 1], expected) for row in np.flatnonzero(first)]
 
 
 def _invalid(rows: pa.Table, row: int, rule: Rule, expected: Expected) -> Invalid:
@@ -136,6 +142,16 @@ def _positive(column: str) -> Callable[[pa.Table, Expected], Mask | None]:
     return broken
 
 
+def _not_negative(column: str) -> Callable[[pa.Table, Expected], Mask | None]:
+    """For sides of a quote, where 0 says that nobody bids or asks; a crossed quote is the venue's own word and stays."""
+
+    def broken(rows: pa.Table, _: Expected) -> Mask | None:
+        values = rows[column]
+        return _mask(pc.less(values, pa.scalar(0, values.type)))
+
+    return broken
+
+
 def _times(rows: pa.Table, column: str) -> NDArray[np.int64]:
     times: NDArray[np.int64] = rows[column].cast(pa.int64()).fill_null(0).to_numpy()
     return times
@@ -155,15 +171,12 @@ def _too_old(rows: pa.Table, expected: Expected) -> Mask | None:
     return broken if broken.any() else None
 
 
-RULES: tuple[Rule, ...] = (
-    Rule(Reason.MESSAGE_ID_REQUIRED, "message_id", _required("message_id"), lambda _: "a non-empty string"),
-    Rule(Reason.TRADE_ID_REQUIRED, "trade_id", _required("trade_id"), lambda _: "a non-empty string"),
+WHO: tuple[Rule, ...] = (
     Rule(Reason.SYMBOL_REQUIRED, "symbol", _required("symbol"), lambda _: "a non-empty string"),
     Rule(Reason.INVALID_EXCHANGE, "exchange", _equal("exchange", lambda e: e.exchange), lambda e: f"{e.exchange} as its topic says"),
     Rule(Reason.INVALID_ASSET_CLASS, "asset_class", _equal("asset_class", lambda e: e.asset_class), lambda e: f"{e.asset_class} as its topic says"),
-    Rule(Reason.INVALID_SIDE, "side", _side, lambda _: "one of BUY, SELL, SELL_SHORT, UNKNOWN"),
-    Rule(Reason.PRICE_MUST_BE_POSITIVE, "price", _positive("price"), lambda _: "greater than 0"),
-    Rule(Reason.QUANTITY_MUST_BE_POSITIVE, "quantity", _positive("quantity"), lambda _: "greater than 0"),
+)
+WHEN: tuple[Rule, ...] = (
     Rule(
         Reason.TIMESTAMP_IN_FUTURE,
         "timestamp",
@@ -172,3 +185,26 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(Reason.TIMESTAMP_TOO_OLD, "timestamp", _too_old, lambda e: f"at most {e.limits.max_age_us} microseconds before now"),
 )
+MESSAGE_ID = Rule(Reason.MESSAGE_ID_REQUIRED, "message_id", _required("message_id"), lambda _: "a non-empty string")
+
+RULES: tuple[Rule, ...] = (
+    MESSAGE_ID,
+    Rule(Reason.TRADE_ID_REQUIRED, "trade_id", _required("trade_id"), lambda _: "a non-empty string"),
+    *WHO,
+    Rule(Reason.INVALID_SIDE, "side", _side, lambda _: "one of BUY, SELL, SELL_SHORT, UNKNOWN"),
+    Rule(Reason.PRICE_MUST_BE_POSITIVE, "price", _positive("price"), lambda _: "greater than 0"),
+    Rule(Reason.QUANTITY_MUST_BE_POSITIVE, "quantity", _positive("quantity"), lambda _: "greater than 0"),
+    *WHEN,
+)
+"""Of a trade."""
+
+QUOTE_RULES: tuple[Rule, ...] = (
+    MESSAGE_ID,
+    Rule(Reason.QUOTE_ID_REQUIRED, "quote_id", _required("quote_id"), lambda _: "a non-empty string"),
+    *WHO,
+    *(Rule(Reason.PRICE_MUST_NOT_BE_NEGATIVE, name, _not_negative(name), lambda _: "0 or greater") for name in ("bid_price", "ask_price")),
+    *(Rule(Reason.QUANTITY_MUST_NOT_BE_NEGATIVE, name, _not_negative(name), lambda _: "0 or greater") for name in ("bid_quantity", "ask_quantity")),
+    *WHEN,
+)
+RULES_OF: Mapping[str, tuple[Rule, ...]] = {"trade_id": RULES, "quote_id": QUOTE_RULES}
+"""By the native id's column."""

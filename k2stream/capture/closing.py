@@ -20,6 +20,7 @@ from k2stream.pipeline import Asked, Settled, ask, settle
 from k2stream.records import TopicPartition
 from k2stream.state.store import KeyChunk, Stamp, Update
 from k2stream.window import OpenWindow
+from k2stream.rows import key_columns
 
 log = structlog.get_logger(__name__)
 
@@ -63,8 +64,9 @@ def _answers(edges: Edges, closing: Closing, asked: Asked) -> NDArray[np.bool_]:
     snapshot_id = closing.memory.head.snapshot_id
     if not len(asked.unsure) or snapshot_id is None:
         return np.zeros(len(asked.unsure), dtype=bool)
-    rows = asked.rows.select(["exchange", "symbol", "trade_id", "timestamp"]).take(asked.unsure)
-    return edges.lookup(rows["exchange"], rows["symbol"], rows["trade_id"], rows["timestamp"], snapshot_id)
+    rows = asked.rows.select([*key_columns(asked.rows.column_names), "timestamp"]).take(asked.unsure)
+    exchange, symbol, native_id, time = rows.columns
+    return edges.lookup(exchange, symbol, native_id, time, snapshot_id)
 
 
 def _files_of(closing: Closing, window: OpenWindow, settled: Settled) -> Window:

@@ -23,6 +23,7 @@ from k2stream.gaps import Tracker
 from k2stream.lake.offsets import Entry
 from k2stream.pipeline import event_times_us
 from k2stream.records import TopicPartition
+from k2stream.rows import key_columns
 from k2stream.sequence_notes import Loss
 from k2stream.state.store import Saved
 
@@ -130,7 +131,7 @@ def _replay(edges: Edges, head: Head, tracker: Tracker, seen: SeenFilter, tp: To
         tracker.replay(_from(rows, tracked))
         unknown = _from(rows, keyed)
         if unknown.num_rows:
-            seen.mark(dedup_keys(unknown["exchange"], unknown["symbol"], unknown["trade_id"]), event_times_us(unknown))
+            seen.mark(dedup_keys(*(unknown[name] for name in key_columns(unknown.column_names))), event_times_us(unknown))
     log.info("state.replayed", topic=tp.topic, partition=tp.partition, from_offset=base, to_offset=entry.next, rows=count)
 
 

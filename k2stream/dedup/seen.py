@@ -14,9 +14,9 @@ class SeenLookup(Protocol):
     """One question to the table for many rows; compares the native ids, not their hashes."""
 
     def __call__(
-        self, exchange: pa.ChunkedArray, symbol: pa.ChunkedArray, trade_id: pa.ChunkedArray, time: pa.ChunkedArray, snapshot_id: int
+        self, exchange: pa.ChunkedArray, symbol: pa.ChunkedArray, native_id: pa.ChunkedArray, time: pa.ChunkedArray, snapshot_id: int
     ) -> NDArray[np.bool_]:
-        """True for each row whose (exchange, symbol, trade id) the snapshot holds within the tolerance of its event time.
+        """True for each row whose (exchange, symbol, native id) the snapshot holds within the tolerance of its event time.
 
         Raises QueryError or LakeError if it cannot tell; it never guesses.
         """

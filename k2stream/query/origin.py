@@ -10,7 +10,7 @@ from k2stream.records import TopicPartition
 from k2stream.table_file import TableFile
 
 ROWS_OF = """
-SELECT exchange, symbol, trade_id, source_sequence, timestamp, topic, partition, "offset"
+SELECT exchange, symbol, {native_id}, source_sequence, timestamp, topic, partition, "offset"
 FROM read_parquet($files, hive_partitioning = false)
 WHERE topic = $topic AND partition = $partition AND "offset" >= $from_offset AND "offset" < $to_offset
 ORDER BY "offset"
@@ -45,15 +45,18 @@ ORIGINS = pa.schema(
 )
 
 
-def rows_of(files: Sequence[TableFile], tp: TopicPartition, from_offset: int, to_offset: int, *, engine: Engine | None = None) -> pa.Table:
-    """Accepted rows of `tp` with `from_offset <= offset < to_offset` in offset order, as ORIGINS; raises QueryError."""
+def rows_of(
+    files: Sequence[TableFile], tp: TopicPartition, from_offset: int, to_offset: int, *, native_id: str = "trade_id", engine: Engine | None = None
+) -> pa.Table:
+    """Accepted rows of `tp` with `from_offset <= offset < to_offset` in offset order, as ORIGINS with the table's native id; raises QueryError."""
+    schema = ORIGINS.set(ORIGINS.get_field_index("trade_id"), pa.field(native_id, pa.string()))
     topic, partition = tp
     worth = [file for file in files if _may_come_from(file, topic, partition, from_offset, to_offset - 1)]
     if not worth or from_offset >= to_offset:
-        return ORIGINS.empty_table()
+        return schema.empty_table()
     values = {"topic": topic, "partition": partition, "from_offset": from_offset, "to_offset": to_offset}
     with engine_or_own(engine) as asked:
-        return asked.ask(ROWS_OF, files=worth, values=values).cast(ORIGINS)
+        return asked.ask(ROWS_OF.format(native_id=native_id), files=worth, values=values).cast(schema)
 
 
 def keys_between(files: Sequence[TableFile], *, start_us: int, stop_us: int, engine: Engine | None = None) -> pa.Table:

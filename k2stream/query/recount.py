@@ -31,7 +31,7 @@ ORDER BY held.topic, held.partition
 # Hashes first: a group of eight bytes a row, where the keys themselves would be sixty.
 REPEATS = """
 WITH held AS (
-  SELECT exchange, symbol, trade_id, timestamp, topic, partition, "offset", hash(exchange, symbol, trade_id) AS key
+  SELECT exchange, symbol, {native_id} AS native_id, timestamp, topic, partition, "offset", hash(exchange, symbol, {native_id}) AS key
   FROM read_parquet($files, hive_partitioning = false)
 ),
 suspects AS (
@@ -40,9 +40,9 @@ suspects AS (
 neighbours AS (
   SELECT *, timestamp - lag(timestamp) OVER key_by_time AS since, lead(timestamp) OVER key_by_time - timestamp AS until
   FROM suspects
-  WINDOW key_by_time AS (PARTITION BY exchange, symbol, trade_id ORDER BY timestamp)
+  WINDOW key_by_time AS (PARTITION BY exchange, symbol, native_id ORDER BY timestamp)
 )
-SELECT neighbours.topic, neighbours.partition, count(*) AS rows, min(exchange || '/' || symbol || '/' || trade_id) AS example
+SELECT neighbours.topic, neighbours.partition, count(*) AS rows, min(exchange || '/' || symbol || '/' || native_id) AS example
 FROM neighbours JOIN span ON neighbours.topic = span.topic AND neighbours.partition = span.partition
 WHERE least(since, until) <= to_microseconds($tolerance_us) AND "offset" >= span.start AND "offset" < span.next
 GROUP BY neighbours.topic, neighbours.partition
@@ -84,11 +84,13 @@ def recount(engine: Engine, files: Sequence[TableFile], vector: Vector) -> Mappi
     return {TopicPartition(row.pop("topic"), row.pop("partition")): Recount(**row) for row in found}
 
 
-def repeated_keys(engine: Engine, files: Sequence[TableFile], vector: Vector, *, tolerance_us: int) -> Mapping[TopicPartition, Repeats]:
-    """Keys held twice although dedup should have dropped the second; raises QueryError."""
+def repeated_keys(
+    engine: Engine, files: Sequence[TableFile], vector: Vector, *, tolerance_us: int, native_id: str = "trade_id"
+) -> Mapping[TopicPartition, Repeats]:
+    """Keys held twice although dedup should have dropped the second; `native_id` names their column. Raises QueryError."""
     if not files:
         return {}
-    found = engine.ask(REPEATS, files=files, values={"tolerance_us": tolerance_us}, tables={"span": spans(vector)}).to_pylist()
+    found = engine.ask(REPEATS.format(native_id=native_id), files=files, values={"tolerance_us": tolerance_us}, tables={"span": spans(vector)}).to_pylist()
     return {TopicPartition(row["topic"], row["partition"]): Repeats(row["rows"], row["example"]) for row in found}
 
 

@@ -21,11 +21,11 @@ FilesOf = Callable[[int], Sequence[TableFile]]
 SEEN = """
 SELECT question.row
 FROM question SEMI JOIN (
-  SELECT exchange, symbol, trade_id, timestamp
+  SELECT exchange, symbol, {native_id} AS native_id, timestamp
   FROM read_parquet($files, hive_partitioning = false)
   WHERE timestamp BETWEEN $earliest AND $latest AND symbol BETWEEN $first_symbol AND $last_symbol
 ) held
-ON question.exchange = held.exchange AND question.symbol = held.symbol AND question.trade_id = held.trade_id
+ON question.exchange = held.exchange AND question.symbol = held.symbol AND question.native_id = held.native_id
 AND held.timestamp BETWEEN question.earliest AND question.latest
 """
 
@@ -33,15 +33,16 @@ AND held.timestamp BETWEEN question.earliest AND question.latest
 class TableSeen:
     """SeenLookup over the data files of a pinned snapshot; may be called from any thread.
 
-    A row is seen if the table holds its (exchange, symbol, trade id) at most the tolerance away in event time.
+    A row is seen if the table holds its (exchange, symbol, native id) at most the tolerance away in event time.
     """
 
-    def __init__(self, files_of: FilesOf, tolerance_us: int, *, engine: Engine | None = None) -> None:
-        self._files_of = files_of
+    def __init__(self, files_of: FilesOf, tolerance_us: int, *, native_id: str = "trade_id", engine: Engine | None = None) -> None:
+        """`native_id` names the table's column of the venue's own id."""
+        self._files_of, self._seen = files_of, SEEN.format(native_id=native_id)
         self._tolerance_us = tolerance_us
         self._engine = engine or Engine()
 
-    def __call__(self, exchange: pa.Array, symbol: pa.Array, trade_id: pa.Array, time: pa.Array, snapshot_id: int) -> NDArray[np.bool_]:
+    def __call__(self, exchange: pa.Array, symbol: pa.Array, native_id: pa.Array, time: pa.Array, snapshot_id: int) -> NDArray[np.bool_]:
         """Mask of the rows asked for that `snapshot_id` holds; raises QueryError if a file cannot be read."""
         mask = np.zeros(len(time), dtype=np.bool_)
         if not len(time):
@@ -58,7 +59,7 @@ class TableSeen:
                     "row": np.arange(len(mask)),
                     "exchange": exchange,
                     "symbol": symbol,
-                    "trade_id": plain_text(trade_id),
+                    "native_id": plain_text(native_id),
                     "earliest": as_times(span.earliest),
                     "latest": as_times(span.latest),
                 }
@@ -78,7 +79,7 @@ class TableSeen:
             "first_symbol": symbols["min"],
             "last_symbol": symbols["max"],
         }
-        held = self._engine.ask(SEEN, files=files, values=values, tables={"question": question})
+        held = self._engine.ask(self._seen, files=files, values=values, tables={"question": question})
         rows: NDArray[np.int64] = held["row"].to_numpy()
         return rows
 
