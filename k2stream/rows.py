@@ -1,6 +1,7 @@
 """Column names and Arrow schemas of trades, quotes and instruments, derived from the Avro contracts."""
 
 import json
+from collections.abc import Container, Sequence
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -12,10 +13,10 @@ AvroSchema = dict[str, Any]
 
 SCHEMA_OF_DATA_TYPE = {"trades": "trade_v2", "quotes": "quote_v2", "reference_data": "reference_data_v2"}
 
-TIMESTAMP = pa.timestamp("us", tz="UTC")
 NATIVE_IDS = {"trades": "trade_id", "quotes": "quote_id"}
 """Data type -> the column that holds the venue's own id."""
 
+TIMESTAMP = pa.timestamp("us", tz="UTC")
 DECIMAL = pa.decimal128(18, 8)
 
 ORIGIN_FIELDS = (
@@ -30,13 +31,13 @@ SAMPLE_KEY = "is_sample_data"
 """vendor_data key that recorded feeds set to "true"; it becomes the column of that name."""
 
 
-@cache
 def key_columns(names: Container[str]) -> tuple[str, str, str]:
     """The columns that tell two rows apart for dedup, of a table with these columns: exchange, symbol and native id."""
     native_id = next(column for column in NATIVE_IDS.values() if column in names)
     return "exchange", "symbol", native_id
 
 
+@cache
 def avro_schema(name: str) -> AvroSchema:
     """The contract `k2stream/schemas/{name}.avsc`, parsed."""
     text = files("k2stream").joinpath(f"schemas/{name}.avsc").read_text(encoding="utf-8")
@@ -89,3 +90,23 @@ def table_schema(name: str) -> pa.Schema:
 TRADES = table_schema("trade_v2")
 QUOTES = table_schema("quote_v2")
 INSTRUMENTS = table_schema("reference_data_v2")
+
+
+def joined(tables: Sequence[pa.Table]) -> pa.Table:
+    """Rows under each other. Columns that only some tables have are null in the others, and as wide as the widest."""
+    schema = tables[0].schema
+    if all(t.schema is schema or t.schema.equals(schema) for t in tables):
+        return pa.concat_tables(tables)
+    return pa.concat_tables(tables, promote_options="permissive")
+
+
+def wider(one: pa.DataType, other: pa.DataType) -> pa.DataType | None:
+    """The type that holds both, as Iceberg may widen a column: int to long, float to double, decimals by digits; None: there is none."""
+    if one.equals(other):
+        return one
+    if pa.types.is_decimal(one) and pa.types.is_decimal(other):
+        return max(one, other, key=lambda t: t.precision) if one.scale == other.scale else None
+    for narrow, wide in ((pa.int32(), pa.int64()), (pa.float32(), pa.float64())):
+        if {one, other} == {narrow, wide}:
+            return wide
+    return None
