@@ -4,7 +4,9 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from pyiceberg.catalog.sql import SqlCatalog, SqlCatalogBaseTable
+from pyiceberg.catalog.sql import IcebergTables, SqlCatalog, SqlCatalogBaseTable
+from pyiceberg.table import CommitTableResponse, Table
+from pyiceberg.table.update import TableRequirement, TableUpdate
 from pyiceberg.typedef import Properties
 from sqlalchemy.engine import URL, create_engine, make_url
 from sqlalchemy.exc import DBAPIError
@@ -28,6 +30,23 @@ ALREADY = ("already exists", "duplicate key")
 POSTGRES = ("postgresql", "postgres", "postgresql+psycopg")
 
 
+class SqlCatalogThatReadsOnce(SqlCatalog):
+    """A commit does not read again the metadata that it was built on: their file never changes, and only its name decides."""
+
+    _base: Table | None = None
+
+    def commit_table(self, table: Table, requirements: tuple[TableRequirement, ...], updates: tuple[TableUpdate, ...]) -> CommitTableResponse:
+        self._base = table
+        try:
+            return super().commit_table(table, requirements, updates)
+        finally:
+            self._base = None
+
+    def _convert_orm_to_iceberg(self, orm_table: IcebergTables) -> Table:
+        base = self._base
+        return base if base is not None and base.metadata_location == orm_table.metadata_location else super()._convert_orm_to_iceberg(orm_table)
+
+
 def open_sql_catalog(name: str, settings: Settings, uri: str, properties: Properties) -> SqlCatalog:
     """The catalog in that database, its tables made where they are missing. Raises what SQLAlchemy raises, and OSError."""
     url = make_url(uri)
@@ -37,7 +56,7 @@ def open_sql_catalog(name: str, settings: Settings, uri: str, properties: Proper
         _prepare_sqlite(Path(url.database or ""))
         url = url.update_query_dict({"timeout": str(LOCK_WAIT_SECONDS)})
     _make_tables(url)
-    return SqlCatalog(name, uri=url.render_as_string(hide_password=False), pool_pre_ping="true", **properties)
+    return SqlCatalogThatReadsOnce(name, uri=url.render_as_string(hide_password=False), pool_pre_ping="true", **properties)
 
 
 def _make_tables(url: URL) -> None:
