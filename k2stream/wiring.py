@@ -48,7 +48,7 @@ def plan_of(settings: Settings, data_type: str) -> Plan:
     )
 
 
-def open_capture(app: K2App, data_type: str, rows: TableDeclaration, events: TableDeclaration) -> Capture:
+def open_capture(app: K2App, data_type: str, rows: TableDeclaration, events: TableDeclaration, dead_letters: TableDeclaration | None = None) -> Capture:
     """Open table, state, registry and look-up; raises K2Error with one plain sentence where something is missing.
 
     Only the table must be there; the registry and Redis are asked from then on, and what they say is shown.
@@ -56,7 +56,7 @@ def open_capture(app: K2App, data_type: str, rows: TableDeclaration, events: Tab
     settings, clock = app.settings, SystemClock()
     on_step = on_step_of(settings.crash_at)
     with _local_trouble_ends():
-        table = TradesLake.open(settings, rows, events, clock=clock, on_step=on_step)
+        table = TradesLake.open(settings, rows, events, dead_letters, clock=clock, on_step=on_step)
     own, registry = open_store(settings), open_registry(settings)
     store, turn = WatchedStore(own, app.health), turn_of(own, settings)
     if turn is not None:

@@ -12,15 +12,17 @@ from k2stream.capture.edges import Edges, Head, Staged
 from k2stream.capture.restore import Memory, floor_without_keys
 from k2stream.capture.stages import Stages
 from k2stream.clock import Deadline
+from k2stream.deadletter.envelope import letter_of
+from k2stream.deadletter.rows import letter_rows
 from k2stream.dedup.seen import RecentWindows
 from k2stream.errors import K2Error, StateError
 from k2stream.lake.offsets import Mark
 from k2stream.lake.window import Window
 from k2stream.pipeline import Asked, Settled, ask, settle
 from k2stream.records import TopicPartition
+from k2stream.rows import key_columns
 from k2stream.state.store import KeyChunk, Stamp, Update
 from k2stream.window import OpenWindow
-from k2stream.rows import key_columns
 
 log = structlog.get_logger(__name__)
 
@@ -83,6 +85,7 @@ def _files_of(closing: Closing, window: OpenWindow, settled: Settled) -> Window:
         deltas=dict(settled.deltas),
         spans=dict(settled.spans),
         tracker=tracker,
+        letters=letter_rows(map(letter_of, settled.rejects)) if settled.rejects else None,
         watermark_us=int(settled.times_us.max()) if len(settled.times_us) else None,
         marks={receipt.tp: Mark(*receipt.last_data) for receipt in window.batches if receipt.last_data is not None},
     )

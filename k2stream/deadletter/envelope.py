@@ -6,6 +6,7 @@ The value is JSON so that any tool can read it; bytes are base64 (standard alpha
 from base64 import b64decode, b64encode
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 import orjson
 
@@ -16,6 +17,9 @@ from k2stream.verdict import Reason, Reject
 FORMAT = 1
 FIRST_ORIGIN_HEADER, ATTEMPT_HEADER = "k2-first-origin", "k2-attempt"
 """Headers of a replayed record: the origin of its first letter, and how many letters it has had."""
+FILE_HEADER, LINE_HEADER = "k2-file", "k2-line"
+"""Headers of a letter whose record is a line of a file."""
+FILE_PREFIX = "file:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,15 +41,27 @@ class Letter:
     """`topic/partition/offset` of the record's first letter; its own unless it was replayed."""
     attempt: int
     """1 for the first letter of a record."""
+    file: str | None = None
+    """File of a record that was to be loaded into `topic` and never got there: `offset` is its line, from 1; `partition` is -1."""
 
     @property
     def origin(self) -> str:
         """Key of the letter: writing one twice is harmless, for letters are counted by distinct key."""
-        return origin_of(self.topic, self.partition, self.offset)
+        return origin_of(self.topic, self.partition, self.offset) if self.file is None else origin_of_line(self.topic, self.file, self.offset)
 
 
 def origin_of(topic: str, partition: int, offset: int) -> str:
     return f"{topic}/{partition}/{offset}"
+
+
+def origin_of_line(topic: str, file: str, line: int) -> str:
+    """Key of a letter whose record is a line of a file: `topic/file:NAME/LINE`, the name quoted as in a URL."""
+    return f"{topic}/{FILE_PREFIX}{quote(file, safe='')}/{line}"
+
+
+def is_line(origin: str) -> bool:
+    """True for a record that came from a file and has no offset in any log."""
+    return origin.rpartition("/")[0].rpartition("/")[2].startswith(FILE_PREFIX)
 
 
 def parse_origin(origin: str) -> tuple[str, int, int]:
@@ -55,6 +71,16 @@ def parse_origin(origin: str) -> tuple[str, int, int]:
         return topic, int(partition), int(offset)
     except ValueError as exc:
         raise DecodeError(f"A dead letter's key: expected TOPIC/PARTITION/OFFSET, found {origin!r}.") from exc
+
+
+def letter_of_line(topic: str, file: str, line: int, *, timestamp_ms: int, value: bytes, reason: Reason, text: str) -> Letter:
+    """The letter of a line that could not be published into `topic`; `value` is the line as it stands in the file, without its end.
+
+    It has no offset in any log, so nothing replays it: mend the file and load it again.
+    """
+    headers = ((FILE_HEADER, file.encode()), (LINE_HEADER, str(line).encode()))
+    origin = origin_of_line(topic, file, line)
+    return Letter(topic, -1, line, timestamp_ms, None, value, headers, reason, text, None, origin, 1, file)
 
 
 def letter_of(reject: Reject) -> Letter:
@@ -84,7 +110,13 @@ def encode_letter(letter: Letter) -> bytes:
     return orjson.dumps(
         {
             "format": FORMAT,
-            "origin": {"topic": letter.topic, "partition": letter.partition, "offset": letter.offset, "timestamp_ms": letter.timestamp_ms},
+            "origin": {
+                "topic": letter.topic,
+                "partition": letter.partition,
+                "offset": letter.offset,
+                "timestamp_ms": letter.timestamp_ms,
+                **({} if letter.file is None else {"file": letter.file}),
+            },
             "reason": letter.reason.value,
             "text": letter.text.encode(errors="replace").decode(),
             "schema_id": letter.schema_id,
@@ -117,6 +149,7 @@ def decode_letter(value: bytes) -> Letter:
             found["schema_id"],
             found["first_origin"],
             found["attempt"],
+            origin.get("file"),
         )
     except (ValueError, KeyError, TypeError) as exc:
         raise DecodeError(f"Not a dead letter of k2stream: {exc!r}. It was written by somebody else; leave it or delete it.") from exc

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from k2stream.deadletter.envelope import parse_origin
+from k2stream.deadletter.envelope import is_line, parse_origin
 from k2stream.settings import Settings
 from k2stream.topics import LETTER_TOPICS
 from k2stream.transport.ends import begins_of
@@ -13,10 +13,10 @@ Origin = tuple[str, int, int]
 
 
 def origins_of_letters(settings: Settings) -> Iterator[Origin]:
-    """Each letter's key; one written twice comes twice. Raises TransportError."""
+    """Each letter's key; one written twice comes twice, lines of files are left out. Raises TransportError."""
     for record in read_topics(settings, LETTER_TOPICS):
-        if record.key is not None:
-            yield parse_origin(record.key.decode())
+        if record.key is not None and not is_line(key := record.key.decode()):
+            yield parse_origin(key)
 
 
 def letters_dropped(settings: Settings) -> int:

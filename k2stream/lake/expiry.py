@@ -19,7 +19,7 @@ from k2stream.clock import Deadline
 from k2stream.lake.append import commit, prepare_expiry
 from k2stream.lake.commit import Addition, Committer
 from k2stream.lake.head import Head, name_of, summary_of
-from k2stream.lake.summary import EVENTS_FILE, KIND, carried_by
+from k2stream.lake.summary import KIND, OUTBOX_FILES, carried_by
 from k2stream.lake.trouble import translated
 
 log = structlog.get_logger(__name__)
@@ -29,7 +29,7 @@ IsTaken = Callable[[Table, Snapshot], bool]
 
 
 Referenced = Callable[[set[str]], set[str]]
-"""Which of these events files the gaps table still needs."""
+"""Which of these files another table still needs: that of gap events, or that of dead letters."""
 
 MANIFEST_NUMBER = re.compile(r"-m(\d+)\.avro$")
 
@@ -85,7 +85,7 @@ class Expiry:
         """Manifest lists, manifests, tracker and events files that nothing names any more."""
         kept = self._named_by(after.metadata.snapshots, after)
         files = self._named_by(gone, after) - kept
-        files -= self._referenced(_events_files(gone) & files)
+        files -= self._referenced(_outbox_files(gone) & files)
         lists = {s.manifest_list for s in (*gone, *after.metadata.snapshots)}
         self._manifests = {name: found for name, found in self._manifests.items() if name in lists - files}
         return sorted(files)
@@ -94,7 +94,7 @@ class Expiry:
         names: set[str] = set()
         for snapshot in snapshots:
             names |= {snapshot.manifest_list, *self._manifests_of(snapshot, table), *_tracker_files(snapshot)}
-        return names | _events_files(snapshots)
+        return names | _outbox_files(snapshots)
 
     def _manifests_of(self, snapshot: Snapshot, table: Table) -> frozenset[str]:
         if snapshot.manifest_list not in self._manifests:
@@ -112,7 +112,7 @@ def expirable(table: Table, *, keep: int, is_taken: IsTaken) -> list[Snapshot]:
     named = {ref.snapshot_id for ref in table.metadata.refs.values()}
     by_age = sorted(table.metadata.snapshots, key=lambda s: s.sequence_number or 0)
     chain = {s.snapshot_id for s in ancestors_of(table.current_snapshot(), table.metadata)}
-    waiting = [s.sequence_number or 0 for s in by_age if s.snapshot_id in chain and _events_files([s]) and not is_taken(table, s)]
+    waiting = [s.sequence_number or 0 for s in by_age if s.snapshot_id in chain and _outbox_files([s]) and not is_taken(table, s)]
     first_waiting = min(waiting, default=None)
     old = by_age[: max(0, len(by_age) - keep)]
     return [s for s in old if s.snapshot_id not in named and (first_waiting is None or (s.sequence_number or 0) < first_waiting)]
@@ -131,8 +131,8 @@ def _merged_into(manifest: str) -> list[str]:
     return [f"{manifest[: number.start()]}-m{earlier}.avro" for earlier in range(int(number[1]))]
 
 
-def _events_files(snapshots: Iterable[Snapshot]) -> set[str]:
-    return {summary_of(s)[EVENTS_FILE] for s in snapshots if EVENTS_FILE in summary_of(s)}
+def _outbox_files(snapshots: Iterable[Snapshot]) -> set[str]:
+    return {summary_of(s)[key] for s in snapshots for key in OUTBOX_FILES if key in summary_of(s)}
 
 
 def _tracker_files(snapshot: Snapshot) -> set[str]:

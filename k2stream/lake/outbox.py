@@ -1,11 +1,11 @@
-"""Step 5: gap events that landed with their rows are appended to the gaps table, each once.
+"""Step 5: gap events and dead letters that landed with their rows are appended to their own tables, each once.
 
-A snapshot of the source names the file of its gap events, which lies in the gaps table's data folder already. Taking it
-is one append with the head required and with `applied-through` in its summary, so of two takers one wins and the other
-sees it. Sequence numbers only ever grow, also over a rollback: what is above `applied-through` was not taken.
+A snapshot of the source names the file of its gap events (and that of its letters), which lies in the gaps table's data folder
+already. Taking it is one append with the head required and with `applied-through` in its summary, so of two takers one wins and the
+other sees it. Sequence numbers only ever grow, also over a rollback: what is above `applied-through` was not taken.
 
 After a rollback of the source the same records are read again and give the same events in new files. Events below the
-offsets that were ever taken are therefore looked up by id, and those that the gaps table holds are left out.
+offsets that were ever taken are therefore looked up by id, and those that their table holds are left out.
 """
 
 from collections.abc import Callable
@@ -26,21 +26,35 @@ from k2stream.lake.files import FileLists
 from k2stream.lake.head import Head, head_of, summary_of
 from k2stream.lake.offsets import Entry, Vector, pack, unpack
 from k2stream.lake.parquet import ParquetFormat, Slice
-from k2stream.lake.summary import APPLIED_THROUGH, EVENTS_FILE, KIND, TAKEN_BELOW
+from k2stream.lake.summary import APPLIED_THROUGH, EVENTS_FILE, KIND, LETTERS_FILE, TAKEN_BELOW
 from k2stream.lake.trouble import translated
 from k2stream.lake.writer import data_folder
 from k2stream.records import TopicPartition
 
-EVENT_ID = "event_id"
-"""Column of the gaps table that names an event: a hash of stream key, kind, range and origin."""
-
 HeldIds = Callable[[pa.ChunkedArray], set[object]]
-"""Which of these event ids the gaps table holds."""
+"""Which of these ids the taking table holds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parcel:
+    """What an outbox hands on."""
+
+    named_by: str
+    """Entry of a summary that names its file."""
+    id_column: str
+    """Column that names a row of it: no id is taken twice."""
+    prefix: str
+    """Of its files' names."""
+
+
+EVENTS = Parcel(EVENTS_FILE, "event_id", "events")
+"""The id is a hash of stream key, kind, range and origin."""
+LETTERS = Parcel(LETTERS_FILE, "origin", "letters")
 
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """How far a source's gap events have been taken."""
+    """How far a source's files have been taken."""
 
     table_uuid: str
     sequence_number: int
@@ -57,7 +71,7 @@ NOTHING = Applied("", -1, None)
 
 
 def applied_of(head: Head, source: str) -> Applied:
-    """What the gaps table's head says of a source table."""
+    """What the taking table's head says of a source table."""
     outbox = head.carried.outbox
     through, below = outbox.get(APPLIED_THROUGH + source), outbox.get(TAKEN_BELOW + source)
     if through is None:
@@ -66,101 +80,108 @@ def applied_of(head: Head, source: str) -> Applied:
     return Applied(table_uuid, int(sequence_number), None if below is None else unpack(below))
 
 
-def named_after(source: Table, applied: Applied) -> list[str]:
-    """Events files that the source's kept history names and nobody has taken, oldest first."""
-    chain = [s for s in ancestors_of(source.current_snapshot(), source.metadata) if EVENTS_FILE in summary_of(s)]
-    return [summary_of(s)[EVENTS_FILE] for s in reversed(chain) if not applied.has_taken(source, s)]
+def named_after(source: Table, applied: Applied, parcel: Parcel = EVENTS) -> list[str]:
+    """Files that the source's kept history names and nobody has taken, oldest first."""
+    chain = [s for s in ancestors_of(source.current_snapshot(), source.metadata) if parcel.named_by in summary_of(s)]
+    return [summary_of(s)[parcel.named_by] for s in reversed(chain) if not applied.has_taken(source, s)]
 
 
 class Outbox:
-    """Takes the gap events of one source table; any number of workers may do so at once."""
+    """Takes the gap events, or the letters, of one source table; any number of workers may do so at once."""
 
-    def __init__(self, committer: Committer, form: ParquetFormat, source: str) -> None:
-        """`committer` and `form` are the gaps table's, `source` names the table whose events are taken."""
-        self._committer, self._form, self._source = committer, form, source
-        self._lists = FileLists(lambda _: self._gaps)
+    def __init__(self, committer: Committer, form: ParquetFormat, source: str, parcel: Parcel = EVENTS) -> None:
+        """`committer` and `form` are the taking table's, `source` names the table whose files are taken."""
+        self.committer, self._form, self._source, self._parcel = committer, form, source, parcel
+        self._lists = FileLists(lambda _: self._table)
         self.applied = NOTHING
         """As this worker last saw it; it may have grown since."""
 
     @property
-    def _gaps(self) -> Table:
-        assert self._committer.table is not None
-        return self._committer.table
+    def _table(self) -> Table:
+        assert self.committer.table is not None
+        return self.committer.table
+
+    def owes(self, source: Table, snapshot: Snapshot) -> bool:
+        """True if `snapshot` names a file that was not taken yet, as far as this worker has seen."""
+        return self._parcel.named_by in summary_of(snapshot) and not self.applied.has_taken(source, snapshot)
 
     def look(self) -> Applied:
-        """How far the gaps table says it has come."""
-        self._committer.load()
-        self.applied = applied_of(self._committer.head(), self._source)
+        """How far the taking table says it has come."""
+        self.committer.load()
+        self.applied = applied_of(self.committer.head(), self._source)
         return self.applied
 
     def take(self, source: Table, deadline: Deadline) -> int:
-        """Append what `source`'s kept history owes; how many events that were. Raises as Committer.apply does."""
-        if not named_after(source, self.applied):
+        """Append what `source`'s kept history owes; how many rows that were. Raises as Committer.apply does."""
+        if not named_after(source, self.applied, self._parcel):
             return 0
-        taking = _Taking(self._form, self._gaps_ids, source, self._source)
-        head = self._committer.apply(lambda head: taking.on(head, self._gaps), commit_id=str(uuid4()), deadline=deadline)
+        taking = _Taking(self._form, self._held_ids, source, self._source, self._parcel)
+        head = self.committer.apply(lambda head: taking.on(head, self._table), commit_id=str(uuid4()), deadline=deadline)
         self.applied = applied_of(head, self._source)
-        return taking.events
+        return taking.rows
 
     def referenced(self, locations: set[str]) -> set[str]:
-        """Which of these events files a kept snapshot of the gaps table holds; raises LakeError."""
-        held, gaps = set[str](), self._committer.load() if locations else None
-        newest_first = reversed(gaps.metadata.snapshots) if gaps else ()
+        """Which of these files a kept snapshot of the taking table holds; raises LakeError."""
+        folder = f"{data_folder(self._table)}/"
+        wanted = {location for location in locations if location.startswith(folder)}
+        held, table = set[str](), self.committer.load() if wanted else None
+        newest_first = reversed(table.metadata.snapshots) if table else ()
         for snapshot in newest_first:  # the newest holds them all, but for those of a rollback or a compaction
-            if held >= locations:
+            if held >= wanted:
                 break
-            held |= locations & {file.path for file in self._lists.files(snapshot.snapshot_id)}
+            held |= wanted & {file.path for file in self._lists.files(snapshot.snapshot_id)}
         return held
 
-    def _gaps_ids(self, wanted: pa.ChunkedArray) -> set[object]:
-        """Which of `wanted` the gaps table holds."""
-        snapshot, held = self._gaps.current_snapshot(), set[object]()
+    def _held_ids(self, wanted: pa.ChunkedArray) -> set[object]:
+        """Which of `wanted` the taking table holds."""
+        snapshot, held, column = self._table.current_snapshot(), set[object](), self._parcel.id_column
         for file in self._lists.files(snapshot.snapshot_id) if snapshot else []:
-            with self._gaps.io.new_input(file.path).open() as stream:
-                ids = pq.read_table(stream, columns=[EVENT_ID])[EVENT_ID]
+            with self._table.io.new_input(file.path).open() as stream:
+                ids = pq.read_table(stream, columns=[column])[column]
             held.update(ids.filter(pc.is_in(ids, wanted.combine_chunks())).to_pylist())
         return held
 
 
 class _Taking:
-    """One taking: what a source owes, as an addition to whatever head the gaps table has by now."""
+    """One taking: what a source owes, as an addition to whatever head the taking table has by now."""
 
-    def __init__(self, form: ParquetFormat, held_ids: HeldIds, source: Table, name: str) -> None:
-        self._form, self._held_ids, self._source, self._name = form, held_ids, source, name
-        self.events = 0
+    def __init__(self, form: ParquetFormat, held_ids: HeldIds, source: Table, name: str, parcel: Parcel) -> None:
+        self._form, self._held_ids, self._source, self._name, self._parcel = form, held_ids, source, name, parcel
+        self.rows = 0
 
-    def on(self, head: Head, gaps: Table) -> Addition | None:
+    def on(self, head: Head, table: Table) -> Addition | None:
         """What is still to be appended on `head`; None if another worker has taken it all."""
         applied = applied_of(head, self._name)
-        named = named_after(self._source, applied)
-        self.events = 0
-        files = [file for location in named if (file := self._file(location, applied.below, gaps)) is not None]
+        named = named_after(self._source, applied, self._parcel)
+        self.rows = 0
+        files = [file for location in named if (file := self._file(location, applied.below, table)) is not None]
         if not named:
             return None
         return Addition(replace(head.carried, outbox=self._outbox(head, applied)), files=files, says={KIND: "outbox"})
 
-    def _file(self, location: str, below: Vector | None, gaps: Table) -> DataFile | None:
-        """The data file to append for one events file: the very file, a copy without what is held, or none."""
-        with translated("read gap events", location):
+    def _file(self, location: str, below: Vector | None, table: Table) -> DataFile | None:
+        """The data file to append for one named file: the very file, a copy without what is held, or none."""
+        with translated("read gap events" if self._parcel is EVENTS else "read dead letters", location):
             with self._source.io.new_input(location).open() as stream:
-                events = pq.read_table(stream)
+                rows = pq.read_table(stream)
                 footer = pq.read_metadata(stream)
-            new = self._without_held(events, below)
-            self.events += new.num_rows
-            if new.num_rows == events.num_rows:
+            new = self._without_held(rows, below)
+            self.rows += new.num_rows
+            if new.num_rows == rows.num_rows:
                 return self._form.data_file(location, len(self._source.io.new_input(location)), footer, ())
             if not new.num_rows:
                 return None
-            rest = f"{data_folder(gaps)}/events-{uuid4()}.parquet"
-            return self._form.write(gaps.io, rest, Slice((), self._form.cast(new), np.arange(new.num_rows)))
+            rest = f"{data_folder(table)}/{self._parcel.prefix}-{uuid4()}.parquet"
+            return self._form.write(table.io, rest, Slice((), self._form.cast(new), np.arange(new.num_rows)))
 
-    def _without_held(self, events: pa.Table, below: Vector | None) -> pa.Table:
-        origins = zip(*(events[name].to_pylist() for name in ("topic", "partition", "offset")), strict=True)
+    def _without_held(self, rows: pa.Table, below: Vector | None) -> pa.Table:
+        origins = zip(*(rows[name].to_pylist() for name in ("topic", "partition", "offset")), strict=True)
         doubtful = pa.array([is_doubtful(below, TopicPartition(topic, partition), offset) for topic, partition, offset in origins], pa.bool_())
         if not pc.any(doubtful).as_py():
-            return events
-        held = self._held_ids(events[EVENT_ID].filter(doubtful))
-        return events.filter(pa.array([id not in held for id in events[EVENT_ID].to_pylist()], pa.bool_()))
+            return rows
+        ids = rows[self._parcel.id_column]
+        held = self._held_ids(ids.filter(doubtful))
+        return rows.filter(pa.array([id not in held for id in ids.to_pylist()], pa.bool_()))
 
     def _outbox(self, head: Head, applied: Applied) -> dict[str, str]:
         newest = head_of(self._source)

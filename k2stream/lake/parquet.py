@@ -142,6 +142,8 @@ def _with_ids(declared: pa.Field, numbered: pa.Field) -> pa.Field:
         kind = pa.map_(_with_ids(kind.key_field, other.key_field), _with_ids(kind.item_field, other.item_field))
     elif pa.types.is_list(kind):
         kind = pa.list_(_with_ids(kind.value_field, other.value_field))
+    elif pa.types.is_struct(kind):
+        kind = pa.struct([_with_ids(kind.field(f.name), f) for f in other])
     return pa.field(declared.name, kind, nullable=declared.nullable, metadata=numbered.metadata)
 
 
@@ -164,7 +166,11 @@ def _leaves(field: pa.Field) -> list[str]:
     """The columns that Parquet makes of a field, without those whose values rarely repeat."""
     if pa.types.is_map(field.type):  # what repeats among a map's values compression finds: a dictionary takes longer and more room
         return [f"{field.name}.key_value.key"]
-    return [f"{field.name}.list.element"] if pa.types.is_list(field.type) else [field.name]
+    if pa.types.is_list(field.type):
+        element = field.type.value_type
+        names = [f".{part.name}" for part in element] if pa.types.is_struct(element) else [""]
+        return [f"{field.name}.list.element{name}" for name in names]
+    return [field.name]
 
 
 def _as_written(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:

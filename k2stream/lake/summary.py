@@ -14,9 +14,12 @@ GROUP = "k2.group"
 """The consumer group that the table belongs to: partitions are shared out inside one group only."""
 WATERMARK = "k2.watermark-us"
 EVENTS_FILE = "k2.events-file"
+LETTERS_FILE = "k2.letters-file"
+OUTBOX_FILES = (EVENTS_FILE, LETTERS_FILE)
+"""What a window names beside its rows: files that lie in another table's folder, until that table takes them."""
 TRACKER_FILE = "k2.tracker-file"
 APPLIED_THROUGH = "k2.applied-through."
-"""Of the gaps table, followed by the source table's name: `{uuid}:{sequence number}` of the last snapshot taken."""
+"""Of a table that takes what others name, followed by the source table's name: `{uuid}:{sequence number}` of the last snapshot taken."""
 TAKEN_BELOW = "k2.taken-below."
 """Likewise: a packed vector, the offsets below which an event may have been taken already."""
 
@@ -28,7 +31,7 @@ class Carried:
     vector: Vector
     watermark_us: int | None = None
     outbox: Mapping[str, str] = field(default_factory=dict)
-    """The gaps table's `applied-through` and `taken-below` entries as they stand."""
+    """`applied-through` and `taken-below` of a table that takes what others name."""
     group: str | None = None
     """None before the first commit of a group, and after older versions."""
 

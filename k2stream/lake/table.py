@@ -1,4 +1,4 @@
-"""The exactly-once sink of one data type: a table of rows, the gaps table beside it, and the rules between them."""
+"""The exactly-once sink of one data type: a table of rows, those of gaps and dead letters beside it, and the rules between them."""
 
 import os
 import socket
@@ -18,7 +18,7 @@ from k2stream.lake.expiry import Expiry
 from k2stream.lake.files import FileLists
 from k2stream.lake.group import claimed
 from k2stream.lake.head import Head, head_of, head_or_start
-from k2stream.lake.outbox import Outbox
+from k2stream.lake.outbox import EVENTS, LETTERS, Outbox
 from k2stream.lake.parquet import ParquetFormat
 from k2stream.lake.reader import TableReader
 from k2stream.lake.turn import Turn
@@ -31,6 +31,16 @@ log = structlog.get_logger(__name__)
 
 ORPHAN_SHARE = 4
 """A window older than this part of the orphan age is not committed: its files may be taken for orphans."""
+
+
+def _taker(
+    catalog: Catalog, settings: Settings, beside: tuple[Table, TableDeclaration], *, worker_id: str, on_step: Callable[[str], None]
+) -> Committer:
+    """Who commits to a table that takes what windows name."""
+    name = (settings.namespace, beside[1].name)
+    committer = Committer(catalog, name, worker_id=worker_id, on_step=on_step, step="5", read_head=head_or_start)
+    committer.table = beside[0]
+    return committer
 
 
 def no_step(_: str) -> None:
@@ -49,19 +59,20 @@ class TradesLake(TableReader):
         settings: Settings,
         rows: TableDeclaration,
         events: TableDeclaration,
+        letters: TableDeclaration | None = None,
         *,
         clock: Clock | None = None,
         on_step: Callable[[str], None] = no_step,
         catalog: Catalog | None = None,
         worker_id: str = "",
     ) -> "TradesLake":
-        """Open both tables, making what is missing; raises LakeError with one plain sentence if that cannot be.
+        """Open the tables, making what is missing; raises LakeError with one plain sentence if that cannot be.
 
         `on_step` hears the name of each protocol step as it is passed; crash tests die there.
         """
         catalog = catalog or open_catalog(settings)
-        opened = [(open_table(catalog, settings, d), d) for d in (rows, events)]
-        return cls(catalog, settings, opened[0], opened[1], clock=clock or SystemClock(), on_step=on_step, worker_id=worker_id)
+        opened = [(open_table(catalog, settings, d), d) for d in (rows, events, letters) if d is not None]
+        return cls(catalog, settings, *opened, clock=clock or SystemClock(), on_step=on_step, worker_id=worker_id)
 
     def __init__(
         self,
@@ -69,6 +80,7 @@ class TradesLake(TableReader):
         settings: Settings,
         rows: tuple[Table, TableDeclaration],
         events: tuple[Table, TableDeclaration],
+        letters: tuple[Table, TableDeclaration] | None = None,
         *,
         clock: Clock,
         on_step: Callable[[str], None],
@@ -80,22 +92,22 @@ class TradesLake(TableReader):
         self._group = settings.app_id
         self._rows = Committer(catalog, self.name, worker_id=worker_id, on_step=on_step, read_head=lambda table: self._claimed(head_of(table)))
         self._rows.table = rows[0]
-        self._gaps = Committer(
-            catalog, (settings.namespace, events[1].name), worker_id=worker_id, on_step=on_step, step="5", read_head=head_or_start
-        )
-        self._gaps.table = events[0]
-        self._writer = WindowWriter(rows, events, clock=clock, on_step=on_step, is_synced=settings.fsync)
+        self._outboxes = [
+            Outbox(_taker(catalog, settings, beside, worker_id=worker_id, on_step=on_step), ParquetFormat(*beside), rows[1].name, parcel)
+            for beside, parcel in ((events, EVENTS), (letters, LETTERS))
+            if beside is not None
+        ]
+        self._writer = WindowWriter(rows, events, letters, clock=clock, on_step=on_step, is_synced=settings.fsync)
         stale_after_us = settings.orphan_age_ms * 1000 // ORPHAN_SHARE
         self._windows = WindowCommit(self._rows, clock=clock, stale_after_us=stale_after_us, on_step=on_step)
-        self._outbox = Outbox(self._gaps, ParquetFormat(*events), rows[1].name)
         self._expiries = (
             Expiry(
                 self._rows,
                 kept=settings.snapshots_kept,
-                is_taken=lambda t, s: self._outbox.applied.has_taken(t, s),
-                referenced=self._outbox.referenced,
+                is_taken=lambda table, snapshot: not any(outbox.owes(table, snapshot) for outbox in self._outboxes),
+                referenced=lambda locations: {held for outbox in self._outboxes for held in outbox.referenced(locations)},
             ),
-            Expiry(self._gaps, kept=settings.snapshots_kept, is_taken=lambda _t, _s: True),
+            *(Expiry(outbox.committer, kept=settings.snapshots_kept, is_taken=lambda _t, _s: True) for outbox in self._outboxes),
         )
 
     def take_turns(self, turn: Turn) -> None:
@@ -135,12 +147,12 @@ class TradesLake(TableReader):
         return head
 
     def take_outbox(self, deadline: Deadline) -> int:
-        """Step 5: hand gap events on to the gaps table, then let go of snapshots beyond those to be kept.
+        """Step 5: hand gap events and dead letters on to their tables, then let go of snapshots beyond those to be kept.
 
-        Returns how many events were appended. Raises LakeError; whoever commits next tries again.
+        Returns how many rows were appended there. Raises LakeError; whoever commits next tries again.
         """
         source = self._rows.table or self._rows.load()
-        appended = self._outbox.take(source, deadline)
+        appended = sum(outbox.take(source, deadline) for outbox in self._outboxes)
         for expiry in self._expiries:
             if expiry.is_due() and not deadline.is_over():
                 self._expire(expiry, deadline)
@@ -155,7 +167,7 @@ class TradesLake(TableReader):
 
     def committers(self) -> Mapping[str, Committer]:
         """By table: who commits to it, with its counts of commits, conflicts and unknown outcomes since this worker opened it."""
-        return {self.name[1]: self._rows, self._gaps.name[1]: self._gaps}
+        return {committer.name[1]: committer for committer in (self._rows, *(outbox.committer for outbox in self._outboxes))}
 
     def adopt(self, deadline: Deadline) -> Head:
         """Make a vector for a table that lost its own (design §13.13); raises LakeError if it has one."""

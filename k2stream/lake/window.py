@@ -28,5 +28,7 @@ class Window:
     earlier window that was written since the partition was last restarted: its state stands where that window ended."""
     watermark_us: int | None = None
     """Newest event time of the rows, microseconds; None without rows."""
+    letters: pa.Table | None = None
+    """Dead letters with the columns of k2stream.deadletter.rows.LETTERS; None or empty without any."""
     marks: Mapping[TopicPartition, Mark] = field(default_factory=dict)
     """Per partition the last log batch of the window that held records."""

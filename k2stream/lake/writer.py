@@ -35,6 +35,8 @@ class Staged:
     """Location of the tracker file; None if the window brought no state."""
     tracker_at: Mapping[TopicPartition, int]
     """Per partition of the tracker file the offset that its state stands at."""
+    letters_file: str | None = None
+    """Location of the dead letters' file, in their table's own data folder; None without letters."""
 
 
 class WindowWriter:
@@ -44,6 +46,7 @@ class WindowWriter:
         self,
         rows: tuple[Table, TableDeclaration],
         events: tuple[Table, TableDeclaration],
+        letters: tuple[Table, TableDeclaration] | None = None,
         *,
         clock: Clock,
         on_step: Callable[[str], None],
@@ -51,6 +54,7 @@ class WindowWriter:
     ) -> None:
         self._rows, self._events = rows[0], events[0]
         self._rows_format, self._events_format = ParquetFormat(*rows), ParquetFormat(*events)
+        self._letters = None if letters is None else (letters[0], ParquetFormat(*letters))
         self._clock, self._on_step, self._is_synced = clock, on_step, is_synced
         self._reached: dict[TopicPartition, int] = {}
 
@@ -62,13 +66,16 @@ class WindowWriter:
         with translated("write a window's files", self._rows.location()):
             files = self._write_rows(window.rows, commit_id)
             self._on_step("1.rows")
-            events_file = self._write_events(window.events, commit_id, now_us)
+            stamp = (commit_id, now_us)
+            events_file = _write_beside(self._events, self._events_format, "events", window.events, stamp)
             self._on_step("1.events")
+            letters_file = self._write_letters(window, stamp)
+            self._on_step("1.letters")
             tracker_file = self._write_tracker(window, tracker_at, commit_id)
             self._on_step("1.tracker")
-            self._sync_folders([*(f.file_path for f in files), events_file, tracker_file])
+            self._sync_folders([*(f.file_path for f in files), events_file, letters_file, tracker_file])
         self._on_step("1.fsync")
-        return Staged(window, commit_id, now_us, tuple(files), events_file, tracker_file, tracker_at)
+        return Staged(window, commit_id, now_us, tuple(files), events_file, tracker_file, tracker_at, letters_file)
 
     def _write_rows(self, rows: pa.Table, commit_id: str) -> list[DataFile]:
         files, declaration = [], self._rows_format.declaration
@@ -77,16 +84,10 @@ class WindowWriter:
             files.append(self._rows_format.write(self._rows.io, f"{folder}{number:05}-{commit_id}.parquet", part))
         return files
 
-    def _write_events(self, events: pa.Table, commit_id: str, now_us: int) -> str | None:
-        if not events.num_rows:
+    def _write_letters(self, window: Window, stamp: tuple[str, int]) -> str | None:
+        if window.letters is None or self._letters is None:
             return None
-        whole = events
-        for field, value in zip(COMMIT_FIELDS, (commit_id, now_us), strict=True):
-            whole = whole.append_column(field, pa.array([value] * events.num_rows, field.type))
-        location = f"{data_folder(self._events)}/events-{commit_id}.parquet"
-        for part in self._events_format.slices(whole):  # one: the gaps table has no partitions
-            self._events_format.write(self._events.io, location, part)
-        return location
+        return _write_beside(*self._letters, "letters", window.letters, stamp)
 
     def _write_tracker(self, window: Window, tracker_at: Mapping[TopicPartition, int], commit_id: str) -> str | None:
         if not window.tracker or not tracker_at:
@@ -105,6 +106,18 @@ class WindowWriter:
 
     def __repr__(self) -> str:
         return f"WindowWriter({name_of(self._rows)})"
+
+
+def _write_beside(table: Table, form: ParquetFormat, prefix: str, rows: pa.Table, stamp: tuple[str, int]) -> str | None:
+    """A file for another table's outbox, stamped with the commit that brings it; None if there is nothing to write."""
+    if not rows.num_rows:
+        return None
+    for field, value in zip(COMMIT_FIELDS, stamp, strict=True):
+        rows = rows.append_column(field, pa.array([value] * rows.num_rows, field.type))
+    location = f"{data_folder(table)}/{prefix}-{stamp[0]}.parquet"
+    for part in form.slices(rows):  # one: these tables have no partitions
+        form.write(table.io, location, part)
+    return location
 
 
 def data_folder(table: Table) -> str:

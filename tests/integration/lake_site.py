@@ -16,6 +16,8 @@ from pyiceberg.io.pyarrow import PyArrowFileIO
 from pyiceberg.table import Table
 
 from k2stream.clock import Clock, Deadline
+from k2stream.deadletter.envelope import letter_of
+from k2stream.deadletter.rows import letter_rows
 from k2stream.gaps import EVENTS
 from k2stream.lake.catalog import open_catalog
 from k2stream.lake.file_io import local_path
@@ -27,7 +29,8 @@ from k2stream.lake.window import Window
 from k2stream.object_store import ObjectStore, is_rest
 from k2stream.records import TopicPartition
 from k2stream.settings import Settings
-from k2stream.testing import gap_events, trade_rows
+from k2stream.testing import a_reject, gap_events, trade_rows
+from tables.lake.dead_letters import DEAD_LETTERS
 from tables.lake.gaps import GAPS
 from tables.lake.trades import TRADES
 
@@ -47,19 +50,22 @@ def window(
     *,
     tp: TopicPartition = TP,
     events: Sequence[str] = (),
+    letters: Sequence[int] = (),
     tracker: bytes | None = None,
     **values: object,
 ) -> Window:
-    """One row an offset of [first, end), with gap events of these ids."""
-    rows = [{"topic": tp.topic, "partition": tp.partition, "offset": o, "trade_id": f"ASX-{tp.partition}-{o}", **values} for o in range(first, end)]
+    """One row an offset of [first, end), with gap events of these ids; offsets of `letters` are dead letters instead."""
+    offsets = [offset for offset in range(first, end) if offset not in letters]
+    rows = [{"topic": tp.topic, "partition": tp.partition, "offset": o, "trade_id": f"ASX-{tp.partition}-{o}", **values} for o in offsets]
     origins = [{"event_id": id, "topic": tp.topic, "partition": tp.partition, "offset": first} for id in events]
     return Window(
         number=number,
         rows=trade_rows(rows),
         events=gap_events(origins) if origins else EVENTS.empty_table(),
-        deltas={tp: Counts(rows=end - first)},
+        deltas={tp: Counts(rows=end - first - len(letters), dead_letters=len(letters))},
         spans={tp: (first, end)},
         tracker=None if tracker is None else {tp: tracker},
+        letters=letter_rows(letter_of(a_reject(*tp, offset)) for offset in letters),
         watermark_us=1_394_400_000_000_000 + end,
     )
 
@@ -84,7 +90,7 @@ class LakeSite:
         """A worker with its own catalog, behind a fault if one is given."""
         catalog: Any = open_catalog(self.settings)
         self.opened.append(catalog)
-        lake = TradesLake.open(self.settings, TRADES, GAPS, catalog=fault(catalog) if fault else catalog, on_step=on_step, clock=clock)
+        lake = TradesLake.open(self.settings, TRADES, GAPS, DEAD_LETTERS, catalog=fault(catalog) if fault else catalog, on_step=on_step, clock=clock)
         lake.take_turns(turn)
         return lake
 
