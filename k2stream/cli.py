@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from k2stream.cli_api import api
+from k2stream.cli_backfill import backfill as backfill_command
 from k2stream.cli_topics import app as topics_app
 from k2stream.errors import K2Error, QueryError, ServiceError
 from k2stream.logs import log_to_stderr
@@ -32,6 +33,7 @@ app.add_typer(feed_app, name="feed")
 app.add_typer(query_app, name="query")
 app.add_typer(dev_app, name="dev")
 app.add_typer(topics_app, name="topics")
+app.command("backfill")(backfill_command)
 app.command()(api)
 
 

@@ -44,13 +44,13 @@ def read(frame: bytes | str, *, new_id: NewId, now_us: int) -> Frame:
     data = found.get("data", found)
     kind = data.get("e") if isinstance(data, dict) else None
     if kind == "trade":
-        return Frame(trades=(read_fields(data, lambda d: _trade(d, new_id(), now_us), required=TRADE, what="A Binance trade frame"),))
+        return Frame(trades=(read_fields(data, lambda d: trade_row(d, new_id(), now_us), required=TRADE, what="A Binance trade frame"),))
     if kind == "bookTicker" or str(found.get("stream")).endswith("@bookTicker"):
         return Frame(quotes=(read_fields(data, lambda d: _quote(d, new_id(), now_us), required=BOOK_TICKER, what="A Binance best quote"),))
     return Frame()
 
 
-def _trade(data: dict[str, Any], message_id: str, now_us: int) -> Row:
+def trade_row(data: dict[str, Any], message_id: str, now_us: int) -> Row:
     base, quote = assets(data["s"])
     sequence = whole(data["t"])
     return {

@@ -38,7 +38,7 @@ def read(frame: bytes | str, *, new_id: NewId, now_us: int) -> Frame:
     found = parsed(frame, EXCHANGE)
     match found.get("type"):
         case "match" | "last_match":
-            return Frame(trades=(read_fields(found, lambda d: _trade(d, new_id(), now_us), required=MATCH, what="A Coinbase match"),))
+            return Frame(trades=(read_fields(found, lambda d: trade_row(d, new_id(), now_us), required=MATCH, what="A Coinbase match"),))
         case "ticker":
             return Frame(quotes=(read_fields(found, lambda d: _quote(d, new_id(), now_us), required=TICKER, what="A Coinbase ticker"),))
         case "error":
@@ -46,7 +46,7 @@ def read(frame: bytes | str, *, new_id: NewId, now_us: int) -> Frame:
     return Frame()
 
 
-def _trade(data: dict[str, Any], message_id: str, now_us: int) -> Row:
+def trade_row(data: dict[str, Any], message_id: str, now_us: int) -> Row:
     base, quote = assets(data["product_id"])
     sequence = whole(data["trade_id"])
     orders = {name: word(data.get(name)) for name in ("maker_order_id", "taker_order_id")}

@@ -37,13 +37,13 @@ def read(frame: bytes | str, *, new_id: NewId, now_us: int) -> Frame:
     if not isinstance(data, list):
         return Frame()
     if found.get("channel") == "trade":
-        return Frame(trades=tuple(read_fields(d, lambda d: _trade(d, new_id(), now_us), required=TRADE, what="A Kraken trade") for d in data))
+        return Frame(trades=tuple(read_fields(d, lambda d: trade_row(d, new_id(), now_us), required=TRADE, what="A Kraken trade") for d in data))
     if found.get("channel") == "ticker":
         return Frame(quotes=tuple(read_fields(d, lambda d: _quote(d, new_id(), now_us), required=TICKER, what="A Kraken ticker") for d in data))
     return Frame()
 
 
-def _trade(data: dict[str, Any], message_id: str, now_us: int) -> Row:
+def trade_row(data: dict[str, Any], message_id: str, now_us: int) -> Row:
     base, quote = assets(data["symbol"])
     sequence = whole(data["trade_id"])
     return {

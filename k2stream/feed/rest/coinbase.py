@@ -1,0 +1,74 @@
+"""Coinbase Exchange's trades by number, newest first, page by page back to the first wanted one; pure."""
+
+from typing import Any
+
+from k2stream.feed.coinbase import EXCHANGE, TAKER, assets
+from k2stream.feed.frame import NewId, Row, number, read_fields, utc_us, whole
+from k2stream.feed.rest.endpoint import PAGE_TRADES, Endpoint, Page, Question, Wanted, numbers_of, parsed_json, word_in
+
+URL = "https://api.exchange.coinbase.com"
+
+TRADE = ("time", "trade_id", "price", "size", "side")
+
+
+def begin(wanted: Wanted) -> Question:
+    """The trades before the one behind the last wanted one."""
+    return _before_number(wanted.symbol, wanted.last + 1)
+
+
+def read(body: bytes, question: Question, wanted: Wanted, *, new_id: NewId, now_us: int) -> Page:
+    """A page, its trades in any order. One real trade of it; `side` is the maker's, as in the stream::
+
+        {"trade_id":74,"side":"sell","size":"0.01000000","price":"10.00000000","time":"2014-11-07T22:19:28.578544Z"}
+
+    Raises DecodeError.
+    """
+    found = parsed_json(body, "Coinbase", list)
+    trades = tuple(read_fields(t, lambda d: _row(d, wanted.symbol, new_id(), now_us), required=TRADE, what="A trade of Coinbase") for t in found)
+    if not trades:
+        return Page((), None, None)
+    lowest, _ = numbers_of(trades)
+    if lowest >= question.cursor:
+        return Page(trades, None, None)
+    more = _before_number(wanted.symbol, lowest) if lowest > wanted.first else None
+    return Page(trades, (lowest, question.cursor - 1), more)
+
+
+def _before_number(symbol: str, cursor: int) -> Question:
+    return Question(f"/products/{symbol}/trades", (("after", str(cursor)), ("limit", str(PAGE_TRADES))), cursor)
+
+
+def _row(data: dict[str, Any], symbol: str, message_id: str, now_us: int) -> Row:
+    """As the stream's match of the same trade, whose orders and place in the book are not told here."""
+    base, quote = assets(symbol)
+    sequence = whole(data["trade_id"])
+    return {
+        "message_id": message_id,
+        "trade_id": f"{EXCHANGE}-{sequence}",
+        "symbol": symbol,
+        "exchange": EXCHANGE,
+        "asset_class": "crypto",
+        "timestamp": utc_us(data["time"]),
+        "price": number(data["price"]),
+        "quantity": number(data["size"]),
+        "currency": quote,
+        "side": TAKER.get(data["side"], "UNKNOWN"),
+        "trade_conditions": [],
+        "source_sequence": sequence,
+        "ingestion_timestamp": now_us,
+        "platform_sequence": None,
+        "vendor_data": {"base_asset": base, "quote_asset": quote},
+    }
+
+
+ENDPOINT = Endpoint(
+    venue="coinbase",
+    url=URL,
+    begin=begin,
+    read=read,
+    refusal=lambda body: word_in(body, "message"),
+    is_busy=lambda _: False,
+    per_second=10,
+    at_once=15,
+)
+"""Ten questions a second, fifteen at once: what the venue allows an address."""
