@@ -11,7 +11,7 @@ Nothing is deleted here. Until step 3 the files are orphans, after it they are t
 back after step 4 (turn.py): writers that wait for each other lose no attempts. No step relies on it.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from uuid import uuid4
@@ -24,12 +24,13 @@ from pyiceberg.table import Table
 from k2stream import metrics
 from k2stream.clock import Clock, Deadline
 from k2stream.errors import CommitUnknown, Fenced, K2Error, LakeError, Outraced
-from k2stream.lake.append import commit, prepare_append
+from k2stream.lake.append import Prepared, commit, prepare_append
 from k2stream.lake.head import Head, head_of, name_of
 from k2stream.lake.offsets import Entry, Stale, Vector, advanced, stale_partitions
 from k2stream.lake.outcome import Outcome, kind_of, outcome_of
+from k2stream.lake.overwrite import prepare_overwrite
 from k2stream.lake.pauses import Pauses
-from k2stream.lake.summary import COMMIT_ID, EVENTS_FILE, KIND, LETTERS_FILE, TRACKER_FILE, WORKER_ID, Carried
+from k2stream.lake.summary import COMMIT_ID, EVENTS_FILE, KIND, TRACKER_FILE, WORKER_ID, Carried
 from k2stream.lake.trouble import Conflict, sentence, translated, without_password
 from k2stream.lake.turn import Turn, no_turn
 from k2stream.lake.writer import Staged
@@ -43,12 +44,13 @@ Change = Callable[[Head], "Addition | None"]
 
 
 class Addition:
-    """What one snapshot adds: files, and what its summary carries and says."""
+    """What one snapshot adds: files, and what its summary carries and says; an overwrite also takes files out."""
 
-    __slots__ = ("carried", "files", "says")
+    __slots__ = ("carried", "drops", "files", "says")
 
-    def __init__(self, carried: Carried, *, files: Sequence[DataFile] = (), says: Mapping[str, str] | None = None) -> None:
-        self.carried, self.files, self.says = carried, files, says or {}
+    def __init__(self, carried: Carried, *, files: Sequence[DataFile] = (), drops: Collection[str] = (), says: Mapping[str, str] | None = None) -> None:
+        """`drops` are locations of data files that must be live on the head."""
+        self.carried, self.files, self.drops, self.says = carried, files, drops, says or {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +159,7 @@ class Committer:
         says = {**addition.carried.properties(), **addition.says, COMMIT_ID: commit_id, WORKER_ID: self._worker_id}
         self._on_step("2.head" if self._step == "3" else f"{self._step}.head")
         try:
-            prepared = prepare_append(table, addition.files, says, commit_id=str(uuid4()))
+            prepared = _prepared(table, addition, says)
         except Exception as exc:
             return Failed(exc, Outcome.NOT_COMMITTED)
         self._on_step(f"{self._step}.before")
@@ -200,6 +202,12 @@ class Committer:
         raise cause if isinstance(cause, K2Error) else LakeError(says) from cause
 
 
+def _prepared(table: Table, addition: Addition, says: Mapping[str, str]) -> Prepared:
+    if addition.drops:
+        return prepare_overwrite(table, addition.files, addition.drops, says, commit_id=str(uuid4()))
+    return prepare_append(table, addition.files, says, commit_id=str(uuid4()))
+
+
 class WindowCommit:
     """Commits staged windows to a table of rows; a window lands once or not at all."""
 
@@ -238,8 +246,6 @@ def window_on(head: Head, staged: Staged) -> Addition:
     says = {KIND: "window"}
     if staged.events_file is not None:
         says[EVENTS_FILE] = staged.events_file
-    if staged.letters_file is not None:
-        says[LETTERS_FILE] = staged.letters_file
     if staged.tracker_file is not None:
         says[TRACKER_FILE] = staged.tracker_file
     return Addition(replace(head.carried, vector=vector, watermark_us=max(marks, default=None)), files=staged.files, says=says)
