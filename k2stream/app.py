@@ -93,6 +93,7 @@ class K2App(faust.App):
         self.captures: dict[str, Capture] = {}
         self.patterns: dict[str, tuple[tuple[str, ...], BatchTopic]] = {}
         self.starters: dict[str, Callable[[K2App], None]] = {}
+        self.openers: dict[str, Callable[[K2App], None]] = {}
         self.report_parts: dict[str, Callable[[], Any]] = {}
         self.fatal: str | None = None
         self.is_booted = False
@@ -114,6 +115,15 @@ class K2App(faust.App):
         def register(starter: Callable[["K2App"], None]) -> Callable[["K2App"], None]:
             self.starters[data_type] = starter
             return starter
+
+        return register
+
+    def on_topic(self, data_type: str) -> Callable[[Callable[["K2App"], None]], Callable[["K2App"], None]]:
+        """The same for a data type that opens its edges with its first topic, and not at all where the log has none."""
+
+        def register(opener: Callable[["K2App"], None]) -> Callable[["K2App"], None]:
+            self.openers[data_type] = opener
+            return opener
 
         return register
 
@@ -158,11 +168,12 @@ class K2App(faust.App):
         try:
             for topic in LETTER_TOPICS:
                 await self.sink.create_topic(topic, self.settings.partitions, KEPT_30_DAYS)
-            await self._resolve_topics()
+            found = await self._new_topics()
         except K2Error as exc:
             if self.settings.broker:
                 raise
             raise SettingsError(str(exc)) from exc  # files of this machine do not come by waiting
+        await self._take_up(found)
 
     async def on_booted(self) -> None:
         """Every step has passed: the loops start, then Faust starts the consumer and the agents."""
@@ -186,14 +197,21 @@ class K2App(faust.App):
             await self.watch.ask_all()
             await self.sleep(EVERY_SECONDS)
 
-    async def _resolve_topics(self) -> None:
-        """Give each pattern's topic the names that match today."""
+    async def _new_topics(self) -> dict[str, list[str]]:
+        """Names that match a data type's patterns today and did not before."""
         existing = await self.sink.topics()
-        for data_type, (patterns, topic) in self.patterns.items():
-            new = [n for n in resolve(patterns, existing, data_type) if n not in topic.names]
-            if new:
-                log.info("topics.found", data_type=data_type, topics=new)
-                topic.names.extend(new)
+        found = {d: [n for n in resolve(patterns, existing, d) if n not in topic.names] for d, (patterns, topic) in self.patterns.items()}
+        return {data_type: names for data_type, names in found.items() if names}
+
+    async def _take_up(self, found: Mapping[str, Sequence[str]]) -> None:
+        """Give each data type's topic its new names; before its first, its edges are open. Raises K2Error where they cannot be."""
+        for data_type, names in found.items():
+            if data_type in self.openers and data_type not in self.captures:
+                await asyncio.to_thread(self.openers[data_type], self)
+                if self.is_booted:
+                    self.add_future(self.captures[data_type].run())
+            log.info("topics.found", data_type=data_type, topics=names)
+            self.patterns[data_type][1].names.extend(names)
 
     async def watch_topics(self) -> None:
         """Resolve patterns again and again; a new topic is subscribed without a restart."""
@@ -202,7 +220,7 @@ class K2App(faust.App):
             is_complete = all(len(topic.names) for _, topic in self.patterns.values())
             await self.sleep(refresh_seconds if is_complete else min(refresh_seconds, NO_TOPIC_SECONDS))
             try:
-                await self._resolve_topics()
+                await self._take_up(await self._new_topics())
             except K2Error as exc:
                 self.health.red("topics", str(exc))
                 continue

@@ -71,8 +71,11 @@ def worker() -> None:
 
 
 @feed_app.command("recorded")
-def feed_recorded(rows: Annotated[int | None, typer.Option(min=1, help="Publish so many ticks only.")] = None) -> None:
-    """Publish the recorded ticks that come with k2stream."""
+def feed_recorded(
+    what: Annotated[Literal["trades", "quotes", "instruments"], typer.Argument(help="Which recording.")] = "trades",
+    rows: Annotated[int | None, typer.Option(min=1, help="Publish so many rows only.")] = None,
+) -> None:
+    """Publish recorded trades, quotes or instruments that come with k2stream."""
     from k2stream.home import Home
     from k2stream.settings import load_settings
 
@@ -81,15 +84,15 @@ def feed_recorded(rows: Annotated[int | None, typer.Option(min=1, help="Publish 
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn
 
-    from k2stream.playback import RECORDED_TRADES, publish_trades
+    from k2stream.playback import RECORDED, publish_recorded
 
-    total = min(rows or RECORDED_TRADES, RECORDED_TRADES)
+    total = min(rows or RECORDED[what], RECORDED[what])
     columns = (TextColumn("publishing"), BarColumn(), MofNCompleteColumn(), TaskProgressColumn(show_speed=True))
     with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("trades", total=total)
-        published = publish_trades(settings, rows=rows, progress=lambda count: bar.advance(task, count))
+        task = bar.add_task(what, total=total)
+        published = publish_recorded(settings, what, rows=rows, progress=lambda count: bar.advance(task, count))
     for part in published:
-        typer.echo(f"{part.topic}: {part.records:,} trades, {part.markers:,} markers")
+        typer.echo(f"{part.topic}: {part.records:,} {what}, {part.markers:,} markers")
 
 
 Symbols = Annotated[str, typer.Option(help="As the venue writes them, a comma list.")]

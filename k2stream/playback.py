@@ -17,23 +17,40 @@ from k2stream.topics import KINDS, TopicName
 from k2stream.transport.open import open_sink
 from k2stream.transport.sink import LogSink
 
-RECORDED_TRADES = 202_546
-"""Trades in the recordings: 200,545 of the ASX, 2,001 of Binance."""
+RECORDED = {"trades": 202_546, "quotes": 169_629, "instruments": 4}
+"""Rows of the recordings: trades are 200,545 of the ASX and 2,001 of Binance, the others of the ASX."""
 
 
-def publish_trades(settings: Settings, *, rows: int | None = None, progress: Progress | None = None) -> list[Published]:
-    """Publish the recorded trades, or the first `rows` of them. At least once: publishing again makes duplicates, which dedup drops.
+def publish_recorded(settings: Settings, what: str = "trades", *, rows: int | None = None, progress: Progress | None = None) -> list[Published]:
+    """Publish a recording of RECORDED, or its first `rows` rows. At least once: publishing again makes duplicates, which dedup drops
+    (of instruments: newer records, which say the same).
 
     Raises K2Error, with what was published before still in the log.
     """
-    recordings = recorded_trades(settings, rows=rows)
+    recordings = RECORDINGS[what](settings, rows=rows)
     schema_ids = prepare_topics(settings, [r.topic for r in recordings])
     return publish(settings, [recorded.script(r) for r in recordings], schema_ids, progress=progress)
 
 
 def recorded_trades(settings: Settings, *, rows: int | None = None) -> list[Recording]:
     """The recorded trades, or the first `rows` of them; raises FeedError if a session is not as it was published before."""
-    whole = recorded.trades(ids=MessageIds(uuid4()), now_us=SystemClock().now_us())
+    return _admitted(settings, recorded.trades(ids=MessageIds(uuid4()), now_us=SystemClock().now_us()), rows)
+
+
+def recorded_quotes(settings: Settings, *, rows: int | None = None) -> list[Recording]:
+    """The recorded quotes, likewise."""
+    return _admitted(settings, recorded.quotes(ids=MessageIds(uuid4()), now_us=SystemClock().now_us()), rows)
+
+
+def recorded_instruments(_settings: Settings, *, rows: int | None = None) -> list[Recording]:
+    """The recorded reference data; it has no sessions."""
+    return recorded.instruments(ids=MessageIds(uuid4()), now_us=SystemClock().now_us(), rows=rows)
+
+
+RECORDINGS = {"trades": recorded_trades, "quotes": recorded_quotes, "instruments": recorded_instruments}
+
+
+def _admitted(settings: Settings, whole: list[Recording], rows: int | None) -> list[Recording]:
     SessionGuard(settings.home_path("feed", "sessions.json")).admit(whole)
     return recorded.limited(whole, rows)
 
@@ -51,7 +68,7 @@ def publish(settings: Settings, scripts: Sequence[Script], schema_ids: Mapping[s
 async def _publish(settings: Settings, scripts: Sequence[Script], schema_ids: Mapping[str, int], progress: Progress | None) -> list[Published]:
     sink = open_sink(settings)
     try:
-        return await recorded.play(sink, scripts, schema=KINDS["trades"].schema, schema_ids=schema_ids, progress=progress)
+        return await recorded.play(sink, scripts, schema_ids=schema_ids, progress=progress)
     finally:
         await sink.close()
 

@@ -5,6 +5,7 @@ in file order from the session's first row, before any filter or limit. Rows tha
 
     03/10/2014,07:57:14.754,36.667,20000,3,X,               trade: date, time, price, volume, qualifiers, venue, seventh column
     03/10/2014,05:43:45.676,37.7,37.73,300,600              quote: date, time, bid, ask, bid volume, ask volume
+    7078,BHP,BHP BILLITON LTD,AU000000BHP4,05/07/2008,03/31/2014    company: id, symbol, name, ISIN, first and last day of the record
 """
 
 from collections.abc import Mapping
@@ -43,6 +44,8 @@ QUOTE_COLUMNS: Mapping[str, pa.DataType] = {
     "bid_quantity": DECIMAL,
     "ask_quantity": DECIMAL,
 }
+
+COMPANY_COLUMNS: Mapping[str, pa.DataType] = dict.fromkeys(("company_id", "symbol", "company_name", "ISIN", "start_date", "end_date"), pa.string())
 
 HOUR_US = 3_600_000_000
 
@@ -103,6 +106,40 @@ def read_quotes(symbol: str, csv: bytes, *, ids: MessageIds, now_us: int) -> Rec
         }
     )
     return Recording("equities", "quotes", "asx", rows, sessions)
+
+
+def instruments(*, ids: MessageIds, now_us: int) -> Recording:
+    """The shipped companies."""
+    return read_instruments(shipped("asx/company_info.csv"), ids=ids, now_us=now_us)
+
+
+def read_instruments(csv: bytes, *, ids: MessageIds, now_us: int) -> Recording:
+    """Companies of a vendor file with a header; `now_us` becomes the ingestion time. Raises pa.ArrowInvalid naming row and column.
+
+    The vendor's dates say from when to when its record speaks of the company: the last is the day of its extract and no delisting,
+    so both stay in vendor_data, and all companies are listed.
+    """
+    found = pa.csv.read_csv(BytesIO(csv), convert_options=pa.csv.ConvertOptions(column_types=dict(COMPANY_COLUMNS))).combine_chunks()
+    count = found.num_rows
+    dated = found.select(["start_date", "end_date"]).to_pylist()
+    rows = pa.table(
+        {
+            "message_id": ids.take(count),
+            "company_id": found["company_id"],
+            "symbol": found["symbol"],
+            "exchange": constant("ASX", count),
+            "asset_class": constant("equities", count),
+            "company_name": found["company_name"],
+            "isin": found["ISIN"],
+            "currency": constant("AUD", count),
+            "listing_date": pa.nulls(count, TIMESTAMP),
+            "delisting_date": pa.nulls(count, TIMESTAMP),
+            "is_active": pa.repeat(pa.scalar(True), count),
+            "ingestion_timestamp": times(now_us, count),
+            "vendor_data": maps([{**row, **dict([SAMPLE])} for row in dated], pa.array(range(count), pa.int32())),
+        }
+    )
+    return Recording("equities", "reference_data", "asx", rows)
 
 
 def _ticks(csv: bytes, columns: Mapping[str, pa.DataType]) -> pa.Table:

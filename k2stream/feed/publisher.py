@@ -13,6 +13,7 @@ from aiokafka.partitioner import murmur2
 
 from k2stream.clock import Clock, SystemClock
 from k2stream.feed.avro import encode
+from k2stream.topics import KINDS
 from k2stream.transport.sink import LogSink, Outgoing
 
 MARKER, SESSION, TIME_US = "k2-marker", "k2-session", "k2-time-us"
@@ -65,6 +66,7 @@ class Publisher:
         self.topic = topic
         self._sink = sink
         self._schema, self._schema_id = schema, schema_id
+        self._key = next(kind.key for kind in KINDS.values() if kind.schema == schema)
         self._partitions = partitions
         self._clock = clock or SystemClock()
         self._progress = progress or (lambda count: None)
@@ -75,7 +77,7 @@ class Publisher:
     def encode(self, rows: pa.Table) -> list[Outgoing]:
         """The rows as records, in order; their time is now, for a log keeps records by their time and history would be dropped at once."""
         values = encode(rows, schema=self._schema, schema_id=self._schema_id).to_pylist()
-        keys = [symbol.encode() for symbol in rows["symbol"].to_pylist()]
+        keys = [word.encode() for word in rows[self._key].to_pylist()]
         now_ms = self._clock.now_us() // 1000
         return [Outgoing(key, value, now_ms) for key, value in zip(keys, values, strict=True)]
 

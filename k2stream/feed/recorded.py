@@ -13,6 +13,7 @@ from k2stream.clock import Clock, SystemClock
 from k2stream.feed import asx, binance
 from k2stream.feed.publisher import SESSION_START, FeedMarker, Progress, Publisher, publishing
 from k2stream.feed.recording import MessageIds, Recording
+from k2stream.topics import KINDS
 from k2stream.transport.sink import LogSink, Outgoing
 
 
@@ -61,6 +62,11 @@ def quotes(*, ids: MessageIds, now_us: int, rows: int | None = None) -> list[Rec
     return limited([merged([asx.quotes(s, ids=ids, now_us=now_us) for s in asx.COMPANIES])], rows)
 
 
+def instruments(*, ids: MessageIds, now_us: int, rows: int | None = None) -> list[Recording]:
+    """The shipped reference data: the four companies of the ASX recordings."""
+    return limited([asx.instruments(ids=ids, now_us=now_us)], rows)
+
+
 def limited(whole: list[Recording], rows: int | None) -> list[Recording]:
     """The first `rows` rows of all recordings together, shared out in proportion."""
     total = sum(r.rows.num_rows for r in whole)
@@ -105,7 +111,7 @@ def _steps(recording: Recording) -> Iterator[Step]:
 
 
 async def play(
-    sink: LogSink, scripts: Sequence[Script], *, schema: str, schema_ids: Mapping[str, int], clock: Clock | None = None, progress: Progress | None = None
+    sink: LogSink, scripts: Sequence[Script], *, schema_ids: Mapping[str, int], clock: Clock | None = None, progress: Progress | None = None
 ) -> list[Published]:
     """Publish scripts one after the other to their topics, which must exist; `schema_ids` by topic.
 
@@ -113,7 +119,7 @@ async def play(
     """
     published = []
     for each in scripts:
-        topic = each.recording.topic
+        topic, schema = each.recording.topic, KINDS[each.recording.data_type].schema
         async with publishing(sink, topic, schema=schema, schema_id=schema_ids[topic], clock=clock or SystemClock(), progress=progress) as publisher:
             for step in each.steps:
                 await _publish(publisher, each.recording, step)

@@ -36,5 +36,5 @@ KINDS: Mapping[str, TopicKind] = {
 LETTER_TYPE = "dead_letters"
 """What the file of topics calls their data type."""
 
-LETTER_TOPICS = tuple(letter_topic(asset_class, "trades") for asset_class in ASSET_CLASSES)
+LETTER_TOPICS = tuple(letter_topic(asset_class, data_type) for data_type in KINDS for asset_class in ASSET_CLASSES)
 """What the deadletters agent reads."""

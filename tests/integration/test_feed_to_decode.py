@@ -42,7 +42,7 @@ async def test_published_trades_with_faults_are_read_as_they_were_meant(tmp_path
     sink = EmbeddedSink(tmp_path)
     for recording in recordings:
         await sink.create_topic(recording.topic, 2, {})
-    published = await recorded.play(sink, scripts, schema="trade_v2", schema_ids=schema_ids)
+    published = await recorded.play(sink, scripts, schema_ids=schema_ids)
     await sink.close()
     rows, letters, markers = [], Counter[str](), 0
     for script in scripts:

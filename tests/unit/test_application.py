@@ -40,13 +40,14 @@ def declared(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, object]:
 
 def test_the_exact_set_of_agents(declared: Mapping[str, object]) -> None:
     """By their pinned names."""
-    assert declared["agents"] == ["deadletters", "trades"]
+    assert declared["agents"] == ["deadletters", "quotes", "trades"]
 
 
 def test_the_exact_set_of_topics(declared: Mapping[str, object]) -> None:
     """Market topics come in batches and by pattern, letters one by one and by name."""
-    assert declared["batch_topics"] == {"trades": ["market.*.trades.*"]}
-    assert declared["event_topics"] == ["dlq.crypto.trades", "dlq.equities.trades"]
+    assert declared["batch_topics"] == {"quotes": ["market.*.*.*"], "trades": ["market.*.*.*"]}
+    kinds = ("quotes", "reference_data", "trades")
+    assert declared["event_topics"] == [f"dlq.{asset_class}.{kind}" for asset_class in ("crypto", "equities") for kind in kinds]
 
 
 def test_the_exact_set_of_tables(declared: Mapping[str, object]) -> None:

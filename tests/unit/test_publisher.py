@@ -69,7 +69,7 @@ async def test_the_whole_recording_lies_in_the_log_in_order(tmp_path: Path) -> N
         await sink.create_topic(recording.topic, 3, {})
     told: list[int] = []
     published = await recorded.play(
-        sink, [recorded.script(r) for r in recordings], schema="trade_v2", schema_ids={ASX: 1, BINANCE: 2}, progress=told.append
+        sink, [recorded.script(r) for r in recordings], schema_ids={ASX: 1, BINANCE: 2}, progress=told.append
     )
     await sink.close()
     assert [(p.topic, p.records, p.markers) for p in published] == [(ASX, 5_941, 3), (BINANCE, 59, 0)]
