@@ -10,7 +10,7 @@ DEV := .venv/.made-from-requirements-dev.lock
 PYTEST := $(BIN)/pytest -q -n 3 --dist loadfile
 ARGS ?=
 
-.PHONY: help setup demo test test-consistency test-services soak services env check check-deploy bench bench-conflicts bench-kafka bench-latency bench-growth clean
+.PHONY: help setup demo test test-consistency test-services soak services env check check-deploy bench bench-conflicts bench-kafka bench-latency bench-growth gap-storm clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed 's/^\([a-z-]*\):.*## /make \1	/' | expand -t 16
@@ -65,6 +65,9 @@ bench-latency: $(DEV) ## measure record time to committed row at 10,000 trades/s
 bench-growth: $(DEV) ## measure windows in a table of 1, 10 and 50 M rows (5 GB of disk)
 	@mkdir -p build
 	@$(BIN)/python -m tests.bench.growth $(ARGS)
+
+gap-storm: $(DEV) ## a million trades in disorder, workers killed twenty times: gap events must equal the oracle (ten minutes)
+	@$(BIN)/python -m tests.bench.gap_storm $(ARGS)
 
 clean: ## remove .venv, caches and build results; K2_HOME is left alone (k2 reset)
 	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
