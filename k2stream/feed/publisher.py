@@ -106,10 +106,14 @@ class Publisher:
         self._waiting[place] = [record]
         await self._send(place)
 
-    async def flush(self) -> None:
-        """Wait until everything is durable; raises TransportError if something could not be written."""
+    async def push(self) -> None:
+        """Hand everything that waits to the log, full log batches or not; returns before it is durable."""
         for place in list(self._waiting):
             await self._send(place)
+
+    async def flush(self) -> None:
+        """Wait until everything is durable; raises TransportError if something could not be written."""
+        await self.push()
         for task in list(self._under_way.values()):
             await task
 

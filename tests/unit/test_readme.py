@@ -75,7 +75,8 @@ def test_make_help_lists_what_the_readme_uses() -> None:
     """`make demo` and `make test` are targets with a line of help."""
     told = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     tests = {"test", "test-consistency", "test-services", "soak", "gap-storm", "check", "check-deploy"}
-    targets = {"help", "setup", "demo", "services", "env", "bench", "bench-conflicts", "bench-kafka", "bench-latency", "bench-growth", "clean"} | tests
+    targets = {"help", "setup", "demo", "services", "env", "bench", "bench-conflicts", "bench-kafka", "bench-latency", "bench-growth", "clean"}
+    targets |= {"bench-publisher", *tests}
     assert set(re.findall(r"^make ([\w-]+)", told, re.MULTILINE)) == targets
 
 
