@@ -21,7 +21,7 @@ from k2stream.errors import UnexplainedHole
 from k2stream.gaps import Notes, Tracker
 from k2stream.lake.offsets import Counts
 from k2stream.records import Batch, Kind, Record, TopicPartition, records_at
-from k2stream.rows import key_columns
+from k2stream.rows import joined, key_columns, own_columns
 from k2stream.validate import Invalid, Limits, validate
 from k2stream.verdict import Decoded, Judged, Marker, Reject
 
@@ -82,7 +82,7 @@ def judge_many(batches: Sequence[Batch], decoded: Sequence[Decoded], by: Judging
     """
     counts = [d.rows.num_rows for d in decoded]
     if len(batches) > 1 and 0 < sum(counts) < SMALL_ROWS * len(batches):
-        columns = [f.name for f in decoded[0].rows.schema if not pa.types.is_nested(f.type)]
+        columns = [f.name for f in own_columns(decoded[0].rows.schema) if not pa.types.is_nested(f.type)]
         rows = pa.concat_tables([d.rows.select(columns) for d in decoded]).combine_chunks()
         if not validate(rows, exchange=by.exchange, asset_class=by.asset_class, now_us=by.now_us, limits=by.limits):
             keys, ends = _keys_of(rows), np.cumsum([0, *counts])
@@ -121,7 +121,7 @@ def _keys_of(rows: pa.Table) -> NDArray[np.uint64]:
 def ask(judged: Sequence[Judged], recent: RecentWindows) -> Asked:
     """Put a window in order and answer from memory what memory can answer."""
     ordered = tuple(sorted(judged, key=lambda j: (j.tp, j.first_offset)))
-    rows = pa.concat_tables([j.rows for j in ordered]).unify_dictionaries()
+    rows = joined([j.rows for j in ordered]).unify_dictionaries()
     keys = np.concatenate([j.keys for j in ordered])
     repeated = repeats(keys) | recent.hits(keys)
     unsure = np.flatnonzero(np.concatenate([j.maybe for j in ordered]) & ~repeated)

@@ -77,9 +77,7 @@ def arrow_type(avro: Any) -> pa.DataType:
 
 def body_schema(name: str) -> pa.Schema:
     """Arrow schema of a contract's own fields, in the contract's order."""
-    return pa.schema(
-        pa.field(f["name"], arrow_type(f["type"]), nullable=isinstance(f["type"], list)) for f in avro_schema(name)["fields"]
-    )
+    return pa.schema(pa.field(f["name"], arrow_type(f["type"]), nullable=isinstance(f["type"], list)) for f in avro_schema(name)["fields"])
 
 
 def table_schema(name: str) -> pa.Schema:
@@ -90,6 +88,11 @@ def table_schema(name: str) -> pa.Schema:
 TRADES = table_schema("trade_v2")
 QUOTES = table_schema("quote_v2")
 INSTRUMENTS = table_schema("reference_data_v2")
+
+
+def own_columns(rows: pa.Schema) -> list[pa.Field]:
+    """Columns that all rows of a data type have: the contract's and the origin; those that writers added stand behind them."""
+    return list(rows)[: rows.get_field_index(ORIGIN_FIELDS[-1].name) + 1]
 
 
 def joined(tables: Sequence[pa.Table]) -> pa.Table:

@@ -7,7 +7,7 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
-from k2stream.decode.avro_type import Array, AvroType, Decimal, Enum, Field, Fixed, Map, Plain, RecordType, Union
+from k2stream.decode.avro_type import SPANS, Array, AvroType, Decimal, Enum, Field, Fixed, Map, Plain, RecordType, Union
 from k2stream.errors import DecodeError
 from k2stream.verdict import Reason
 
@@ -55,7 +55,7 @@ def _resolve(w: AvroType, r: AvroType) -> Read:
             return _decimal(r)
         case Enum(), Enum():
             return _enum(w, r)
-        case Fixed(), Fixed() if w.size == r.size:
+        case Fixed(), Fixed() if w == r:
             return _fixed(w.size)
         case Array(), Array():
             return _blocks(_resolve(w.items, r.items))
@@ -208,10 +208,20 @@ def _plain(w: Plain, r: Plain) -> Read:
     if w.logical != r.logical and w.logical is not None and r.logical is not None:
         raise DecodeError(f"{w.logical} cannot be read as {r.logical}")
     if w.name == r.name:
-        return PLAIN_READS[w.name]
+        return _within(PLAIN_READS[w.name], SPANS[w.logical]) if w.logical in SPANS else PLAIN_READS[w.name]
     if r.name not in WIDER.get(w.name, set()):
         raise DecodeError(f"{w.name} cannot be read as {r.name}")
     return PLAIN_READS[w.name] if r.name == "long" else _as_float(PLAIN_READS[w.name])
+
+
+def _within(read_number: Read, span: tuple[int, int]) -> Read:
+    def read(body: bytes, at: int) -> tuple[int, int]:
+        value, end = read_number(body, at)
+        if not span[0] <= value <= span[1]:
+            raise BadBody(Reason.MALFORMED, f"The time at byte {at} lies between {span[0]} and {span[1]}, found {value}.")
+        return value, end
+
+    return read
 
 
 def _as_float(read_number: Read) -> Read:

@@ -8,6 +8,14 @@ from k2stream.errors import DecodeError
 from k2stream.rows import AvroSchema
 
 PLAIN = frozenset({"null", "boolean", "int", "long", "float", "double", "bytes", "string"})
+_MILLIS = (2**63 - 1) // 1000
+SPANS: Mapping[str | None, tuple[int, int]] = {
+    "time-millis": (0, 86_400_000 - 1),
+    "time-micros": (0, 86_400_000_000 - 1),
+    "timestamp-millis": (-_MILLIS, _MILLIS),
+    "local-timestamp-millis": (-_MILLIS, _MILLIS),
+}
+"""Smallest and largest value of times that do not fill their type: what a column of microseconds can hold."""
 MAX_DEPTH = 32
 """Deeper (or recursive) schemas are refused; the contracts are 3 deep."""
 
@@ -38,9 +46,10 @@ class Enum:
 
 @dataclass(frozen=True, slots=True)
 class Fixed:
-    """Bytes of one size."""
+    """Bytes of one size, with the logical type that changes their meaning."""
 
     size: int
+    logical: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +197,7 @@ def _named(kind: str, schema: Mapping[str, Any], named: dict[str, AvroType], nam
     if kind == "enum":
         made = Enum(tuple(schema["symbols"]), schema.get("default"))
     elif kind == "fixed":
-        made = Fixed(int(schema["size"]))
+        made = Fixed(int(schema["size"]), schema.get("logicalType"))
     else:
         made = RecordType(tuple(_field(f, named, inner, depth) for f in schema["fields"]))
     named[name] = made

@@ -25,7 +25,7 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, Any
@@ -37,8 +37,9 @@ from aiokafka.codec import gzip_decode, lz4_decode, snappy_decode, zstd_decode
 from datafusion import SessionConfig, SessionContext
 from numpy.typing import NDArray
 
+from k2stream.decode.added import Added, as_column
 from k2stream.decode.avro_reader import BadBody, read_long
-from k2stream.decode.avro_type import AvroType, Decimal, Enum, Plain, RecordType, Union, as_json, nullable
+from k2stream.decode.avro_type import SPANS, AvroType, Decimal, Enum, Plain, RecordType, Union, as_json, nullable
 from k2stream.decode.columns import REPEATING, decimals_of
 from k2stream.decode.encoded_size import Sizes, encoded_size, integers, is_sizable, varint_size
 from k2stream.decode.framing import FRAME_BYTES, MAGIC
@@ -48,16 +49,26 @@ from k2stream.records import LogBatch
 SYNC = b"k2stream-a-block"
 """An object container's 16 bytes between blocks."""
 LONGEST_DECIMAL_BYTES = 8
+_FIXED = {name: {"type": "fixed", "name": name, "size": size} for name, size in (("attributes", 1), ("magic", 1), ("schema_id", 4))}
 DECODERS = {1: gzip_decode, 2: snappy_decode, 3: lz4_decode, 4: zstd_decode}
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """One log batch, decompressed, that may go fast: its first record names a schema, its count fits its offsets."""
+    """One log batch, decompressed, that may go fast: its first record names a schema, its count fits its offsets.
+
+    Or those of its records that one writer's schema was used for.
+    """
 
     log_batch: LogBatch
     raw: bytes
     schema_id: int
+    places: NDArray[np.int64] | None = None
+    """Which records of the log batch these are, ascending; None: all."""
+
+    @property
+    def count(self) -> int:
+        return self.log_batch.count if self.places is None else len(self.places)
 
 
 def open_block(log_batch: LogBatch) -> Block | None:
@@ -92,18 +103,18 @@ class BlockReader:
 
     def __init__(self, schema: WriterSchema, contract: RecordType, target: pa.Schema) -> None:
         self._schema_id, self._written = schema.schema_id, schema.written
-        self._contract, self._target = contract, target
-        self._header = _container_header(schema.written)
-        self.is_able = all(is_sizable(f.type) for f in schema.written.fields) and all(
-            self._is_simple(f.name, f.type) for f in schema.written.fields
+        self._contract, self._target, self.added = contract, target, schema.added
+        self._header = container_header(
+            {"value_length": "long", "magic": _FIXED["magic"], "schema_id": _FIXED["schema_id"], "body": as_json(schema.written, itertools.count())}
         )
+        self.is_able = all(is_sizable(f.type) for f in schema.written.fields) and all(self._is_simple(f.name, f.type) for f in schema.written.fields)
         """False: this schema's records all go one by one (unions of other shapes, renamed fields, words the contract lacks)."""
 
     def read(self, blocks: Sequence[Block]) -> list[pa.Array] | None:
-        """The contract's columns of all records of all blocks, in order; None if anything is not proven."""
-        counts = np.array([b.log_batch.count for b in blocks], dtype=np.int64)
+        """The contract's columns and then the added ones, of all records of all blocks in order; None if anything is not proven."""
+        counts = np.array([b.count for b in blocks], dtype=np.int64)
         raw = b"".join(b.raw for b in blocks)
-        found = _read_avro(self._header, raw, int(counts.sum()))
+        found = read_avro(self._header, raw, int(counts.sum()))
         if found is None or found.num_rows != counts.sum():
             return None
         body = found.column("body")
@@ -152,15 +163,7 @@ class BlockReader:
 
     def _in_range(self, values: dict[str, pa.Array]) -> bool:
         """Words the schema has and decimals the table can hold, before any cast."""
-        for field in self._written.fields:
-            column = values[field.name]
-            if isinstance(field.type, Enum) and len(column):
-                indices = integers(column.indices)
-                if column.indices.null_count or indices.min() < 0 or indices.max() >= len(field.type.symbols):
-                    return False
-            if isinstance(field.type, Decimal) and not _decimals_fit(column):
-                return False
-        return True
+        return all(_fits(values[f.name], f.type) for f in self._written.fields)
 
     def _columns(self, values: dict[str, pa.Array], count: int) -> list[pa.Array] | None:
         columns: list[pa.Array] = []
@@ -173,7 +176,41 @@ class BlockReader:
             if column is None:
                 return None
             columns.append(column)
+        for added in self.added:
+            column = _converted(values[added.column.name], added)
+            if column is None:
+                return None
+            columns.append(column)
         return columns
+
+
+def _fits(column: pa.Array, t: AvroType) -> bool:
+    """Whether every value is one of its type, as far as its size does not show it."""
+    is_optional = isinstance(t, Union)
+    held = column.drop_null() if is_optional and column.null_count else column
+    match nullable(t) or t:
+        case Enum(symbols) if len(held):
+            indices = integers(held.indices)
+            return not held.indices.null_count and bool(indices.min() >= 0 and indices.max() < len(symbols))
+        case Decimal() if len(held):
+            return _decimals_fit(held)
+        case Plain(logical=logical) if logical in SPANS and len(held):
+            first, last = SPANS[logical]
+            found = integers(held)
+            return bool(found.min() >= first and found.max() <= last)
+    return True
+
+
+def _converted(column: pa.Array, added: Added) -> pa.Array | None:
+    """The column of an added field; None if a decimal has more digits than its type."""
+    inside = nullable(added.type) or added.type
+    if not isinstance(inside, Decimal):
+        return _owned(as_column(column, added))
+    is_null = column.is_null().to_numpy(zero_copy_only=False)
+    unscaled = np.where(is_null, 0, unscaled_decimals(column))
+    if len(unscaled) and _largest(unscaled) >= 10**inside.precision:
+        return None
+    return decimals_of(unscaled, added.column.type, is_null if column.null_count else None)
 
 
 def _plain_default(default: Any) -> Any:
@@ -221,24 +258,23 @@ def unscaled_decimals(column: pa.Array) -> NDArray[np.int64]:
     return found
 
 
-def _borders(
-    found: pa.RecordBatch, body_sizes: Sizes, blocks: Sequence[Block], counts: NDArray[np.int64], schema_id: int
-) -> NDArray[np.int64] | None:
+def _borders(found: pa.RecordBatch, body_sizes: Sizes, blocks: Sequence[Block], counts: NDArray[np.int64], schema_id: int) -> NDArray[np.int64] | None:
     """Bytes of each record, or None if the proof of the module's docstring fails."""
     length, value_length, offset, stamp, headers = (
         integers(found.column(name)) for name in ("length", "value_length", "offset_delta", "timestamp_delta", "header_count")
     )
     starts = np.cumsum(counts) - counts
+    places = places_of(blocks)
     key_size = encoded_size(Plain("bytes"), found.column("key"))
     parts = 2 + varint_size(stamp) + varint_size(offset) + key_size + varint_size(value_length) + value_length
     raw_bytes = np.array([len(b.raw) for b in blocks], dtype=np.int64)
     whole: NDArray[np.int64] = length + varint_size(length)
     holds = (
-        np.array_equal(offset, np.arange(len(offset)) - np.repeat(starts, counts))
+        np.array_equal(offset, places)
         and not headers.any()
-        and not _fixed(found, "attributes").any()
-        and not _fixed(found, "magic").any()
-        and (_fixed(found, "schema_id").view(">u4") == schema_id).all()
+        and not fixed_bytes(found, "attributes").any()
+        and not fixed_bytes(found, "magic").any()
+        and (fixed_bytes(found, "schema_id").view(">u4") == schema_id).all()
         and (value_length == FRAME_BYTES + body_sizes).all()
         and (length == parts).all()
         and np.array_equal(np.add.reduceat(whole, starts), raw_bytes)
@@ -246,25 +282,30 @@ def _borders(
     return whole if holds else None
 
 
-def _fixed(found: pa.RecordBatch, name: str) -> NDArray[np.uint8]:
+def places_of(blocks: Sequence[Block]) -> NDArray[np.int64]:
+    """Place in its log batch of each record of the blocks."""
+    if any(b.places is not None for b in blocks):
+        return np.concatenate([np.arange(b.count) if b.places is None else b.places for b in blocks])
+    counts = np.array([b.count for b in blocks], dtype=np.int64)
+    return np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+
+
+def fixed_bytes(found: pa.RecordBatch, name: str) -> NDArray[np.uint8]:
+    """The bytes of a column of fixed size, one value after the other."""
     column = found.column(name)
     width = column.type.byte_width
     return np.frombuffer(column.buffers()[1], np.uint8)[column.offset * width : (column.offset + len(column)) * width]
 
 
-def _container_header(written: RecordType) -> bytes:
-    names = itertools.count()
-    fixed = {name: {"type": "fixed", "name": name, "size": size} for name, size in (("Attributes", 1), ("Magic", 1), ("SchemaId", 4))}
+def container_header(value: Mapping[str, Any]) -> bytes:
+    """An object container's header for Kafka's records whose value is these fields."""
     fields: dict[str, Any] = {
         "length": "long",
-        "attributes": fixed["Attributes"],
+        "attributes": _FIXED["attributes"],
         "timestamp_delta": "long",
         "offset_delta": "long",
         "key": "bytes",
-        "value_length": "long",
-        "magic": fixed["Magic"],
-        "schema_id": fixed["SchemaId"],
-        "body": as_json(written, names),
+        **value,
         "header_count": "long",
     }
     schema = {"type": "record", "name": "KafkaRecord", "fields": [{"name": n, "type": t} for n, t in fields.items()]}
@@ -286,7 +327,7 @@ def _sized(raw: bytes) -> bytes:
     return _zigzag(len(raw)) + raw
 
 
-def _read_avro(header: bytes, raw: bytes, count: int) -> pa.RecordBatch | None:
+def read_avro(header: bytes, raw: bytes, count: int) -> pa.RecordBatch | None:
     """The first `count` records of one block; None if the reader refuses them. Raises OSError if there is no room for the file."""
     context = SessionContext(SessionConfig().with_target_partitions(1).with_batch_size(count))
     try:

@@ -28,11 +28,12 @@ def column_of(values: Sequence[Any], t: pa.DataType) -> pa.Array:
     return pa.array(values, pa.string()).dictionary_encode() if pa.types.is_dictionary(t) else pa.array(values, t)
 
 
-def decimals_of(unscaled: NDArray[np.int64], t: pa.DataType) -> pa.Array:
-    """Decimals of at most 18 digits; no nulls."""
+def decimals_of(unscaled: NDArray[np.int64], t: pa.DataType, is_null: NDArray[np.bool_] | None = None) -> pa.Array:
+    """Decimals of at most 18 digits; null where a mask says so."""
     words = np.empty((len(unscaled), 2), dtype="<i8")
     words[:, 0], words[:, 1] = unscaled, unscaled >> 63
-    return pa.Array.from_buffers(t, len(unscaled), [None, pa.py_buffer(words)])
+    valid = None if is_null is None else pa.py_buffer(np.packbits(~is_null, bitorder="little"))
+    return pa.Array.from_buffers(t, len(unscaled), [valid, pa.py_buffer(words)])
 
 
 def is_sample(vendor_data: pa.MapArray) -> pa.Array:
@@ -55,4 +56,3 @@ def origin_columns(topics: pa.Array, partitions: NDArray[np.int32], offsets: NDA
     """is_sample_data, topic, partition, offset: k2stream.rows.ORIGIN_FIELDS."""
     sample = pa.array(np.zeros(len(offsets), bool)) if vendor_data is None else is_sample(vendor_data)
     return [sample, topics, pa.array(partitions), pa.array(offsets)]
-

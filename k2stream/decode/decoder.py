@@ -1,7 +1,7 @@
 """Fetches of log batches to rows: joined and fast where borders are proven, record by record where they are not."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -10,12 +10,15 @@ import pyarrow as pa
 from aiokafka.errors import CorruptRecordException, UnsupportedCodecError
 from numpy.typing import NDArray
 
-from k2stream.decode.block import Block, BlockReader, open_block
+from k2stream.decode.added import Added, column_of_values
+from k2stream.decode.block import Block, BlockReader, open_block, places_of
 from k2stream.decode.columns import column_of, constant_word, decoded_schema, origin_columns
-from k2stream.decode.framing import SchemaSource
-from k2stream.decode.record_decoder import RecordDecoder, Row, WriterSchemas
+from k2stream.decode.framing import SchemaSource, schema_id_of
+from k2stream.decode.record_decoder import RecordDecoder, Row, WriterSchema, WriterSchemas
+from k2stream.decode.split import UNFRAMED, split
 from k2stream.errors import DecodeError
-from k2stream.records import Batch, Kind, LogBatch, Record
+from k2stream.records import Batch, Kind, LogBatch, Record, TopicPartition
+from k2stream.rows import joined
 from k2stream.verdict import Decoded, Marker, Reject
 
 FEW_RECORDS = 80
@@ -27,31 +30,45 @@ A log batch is never split."""
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """What one log batch became: rows `start` to `stop` of a table, and what are no rows."""
+    """What one log batch, or its records of one schema, became: rows `start` to `stop` of a table, and what are no rows."""
 
     table: pa.Table
     start: int
     stop: int
     rejects: tuple[Reject, ...] = ()
     markers: tuple[Marker, ...] = ()
+    is_part: bool = False
+    """True if other records of the log batch lie between these."""
 
 
-Pieces = dict[int, Piece]
+Pieces = dict[int, list[Piece]]
 """By position of the log batch in the call."""
+
+Group = list[tuple[int, Block]]
+"""Blocks with the positions of their log batches."""
+
+
+def no_columns() -> pa.Schema | None:
+    """A table that has nothing beyond the contract."""
+    return None
 
 
 class Decoder:
     """Decodes one contract (`trade_v2`, ...); for one thread.
 
-    Rows have the contract's columns and their origin (k2stream.rows), words as dictionaries. A bad record costs its log
-    batch the slow path and its neighbours nothing.
+    Rows have the contract's columns and their origin (k2stream.rows), words as dictionaries, and then the columns that their
+    writers' schemas add (k2stream.decode.added). A bad record costs its log batch the slow path and its neighbours nothing.
     """
 
-    def __init__(self, schema_name: str, registry: SchemaSource) -> None:
+    def __init__(self, schema_name: str, registry: SchemaSource, *, held: Callable[[], pa.Schema | None] = no_columns) -> None:
+        """`held` gives the table's columns as last seen, the same object until they change; a schema that does not fit them is refused."""
         self._schema = decoded_schema(schema_name)
         self._schemas = WriterSchemas(schema_name, registry)
         self._records = RecordDecoder(self._schemas)
         self._readers: dict[int, BlockReader] = {}
+        self._held, self._held_now = held, no_columns()
+        self._mixed: set[TopicPartition] = set()
+        """Where the last log batches were written with several schemas: those are taken apart at once, the others when a read fails."""
 
     def decode(self, batch: Batch) -> Decoded:
         """One batch alone; see decode_many."""
@@ -62,96 +79,160 @@ class Decoder:
 
         Raises RegistryUnavailable (ask again), and DecodeError naming the log batch if its bytes are not Kafka's format.
         """
+        self._look_at_table()
         numbered = list(enumerate(b for batch in batches for b in batch.log_batches))
         pieces = self._decode([(n, b) for n, b in numbered if b.kind is Kind.DATA and b.count > 0])
         decoded, at = [], 0
         for batch in batches:
             mine = range(at, at + len(batch.log_batches))
             at += len(batch.log_batches)
-            decoded.append(self._joined([pieces[n] for n in mine if n in pieces]))
+            decoded.append(self._joined([piece for n in mine for piece in pieces.get(n, ())]))
         return decoded
 
+    def _look_at_table(self) -> None:
+        held = self._held()
+        if held is not self._held_now:
+            self._held_now = held
+            self._schemas.hold(f for f in held or () if f.name not in self._schema.names)
+            self._readers.clear()
+
     def _decode(self, data: list[tuple[int, LogBatch]]) -> Pieces:
-        pieces: Pieces = {}
-        groups: dict[int, list[tuple[int, Block]]] = defaultdict(list)
+        pieces: Pieces = defaultdict(list)
+        groups: dict[int, Group] = defaultdict(list)
+        mixed: Group = []
         for number, log_batch in data:
             block = open_block(log_batch)
-            if block is not None and self._reader(block.schema_id) is not None:
-                groups[block.schema_id].append((number, block))
+            if block is None:
+                pieces[number] = [self._one_by_one(log_batch)]
+            elif self._mixed and _tp(log_batch) in self._mixed:
+                mixed.append((number, block))
             else:
-                pieces[number] = self._one_by_one(log_batch)
-        for schema_id, group in groups.items():
-            for call in _calls(group):
-                pieces.update(self._read(schema_id, call))
+                groups[block.schema_id].append((number, block))
+        for call in _calls(mixed):
+            for number, block in self._taken_apart(call) or call:
+                groups[block.schema_id].append((number, block))
+        self._read_groups(groups, pieces)
         return pieces
+
+    def _read_groups(self, groups: Mapping[int, Group], pieces: Pieces) -> None:
+        for schema_id, group in groups.items():
+            if self._reader(schema_id) is None:
+                for number, block in group:
+                    pieces[number].append(self._one_by_one(block.log_batch, block.places))
+                continue
+            for call in _calls(group):
+                self._read(schema_id, call, pieces)
 
     def _reader(self, schema_id: int) -> BlockReader | None:
         if schema_id not in self._readers:
-            schema = self._schemas.find(schema_id)
-            if isinstance(schema, str):
+            schema = self._schemas.find(schema_id) if schema_id != UNFRAMED else None
+            if not isinstance(schema, WriterSchema):
                 return None
             self._readers[schema_id] = BlockReader(schema, self._schemas.contract, self._schema)
         reader = self._readers[schema_id]
         return reader if reader.is_able else None
 
-    def _read(self, schema_id: int, group: list[tuple[int, Block]]) -> Pieces:
-        """Read jointly; if anything is not proven, halve: one bad log batch among n costs log2(n) calls more, not n."""
-        counts = [block.log_batch.count for _, block in group]
-        columns = self._readers[schema_id].read([block for _, block in group]) if sum(counts) >= FEW_RECORDS else None
+    def _read(self, schema_id: int, group: Group, pieces: Pieces, *, is_pure: bool = False) -> None:
+        """Read jointly. If anything is not proven, take mixed log batches apart by schema, and else halve: one bad log batch
+        among n costs log2(n) calls more, not n. `is_pure` says that there are none to take apart."""
+        counts = [block.count for _, block in group]
+        is_worth_it = sum(counts) >= FEW_RECORDS
+        columns = self._readers[schema_id].read([block for _, block in group]) if is_worth_it else None
         if columns is not None:
-            return self._placed(group, counts, columns)
-        if len(group) == 1 or sum(counts) < FEW_RECORDS:
-            return {number: self._one_by_one(block.log_batch) for number, block in group}
-        half = len(group) // 2
-        return self._read(schema_id, group[:half]) | self._read(schema_id, group[half:])
+            self._place(schema_id, group, counts, columns, pieces)
+            return
+        is_pure = is_pure or not is_worth_it or all(block.places is not None for _, block in group)
+        parts = None if is_pure else self._taken_apart(group)
+        if parts is not None and len(parts) > len(group):
+            by_schema: dict[int, Group] = defaultdict(list)
+            for number, block in parts:
+                by_schema[block.schema_id].append((number, block))
+            self._read_groups(by_schema, pieces)
+        elif len(group) == 1 or not is_worth_it:
+            for number, block in group:
+                pieces[number].append(self._one_by_one(block.log_batch, block.places))
+        else:
+            half = len(group) // 2
+            for some in (group[:half], group[half:]):
+                self._read(schema_id, some, pieces, is_pure=is_pure or parts is not None)
 
-    def _placed(self, group: list[tuple[int, Block]], counts: list[int], columns: list[pa.Array]) -> Pieces:
+    def _taken_apart(self, group: Group) -> Group | None:
+        """The blocks by schema; None if their borders are not proven. Remembers which partitions hold mixed log batches."""
+        parts = split([block for _, block in group])
+        if parts is None:
+            return None
+        self._mixed -= {_tp(block.log_batch) for _, block in group}
+        self._mixed |= {_tp(of_one[0].log_batch) for of_one in parts if len(of_one) > 1}
+        return [(number, part) for (number, _), of_one in zip(group, parts, strict=True) for part in of_one]
+
+    def _place(self, schema_id: int, group: Group, counts: list[int], columns: list[pa.Array], pieces: Pieces) -> None:
         """Columns of a proven read with their origins, cut into log batches; what nobody asked for is cut off."""
         starts = np.cumsum([0, *counts])
         bases = np.array([b.log_batch.base_offset for _, b in group], dtype=np.int64)
-        offsets = np.repeat(bases - starts[:-1], counts) + np.arange(starts[-1])
+        offsets = np.repeat(bases, counts) + places_of([b for _, b in group])
         words = list(dict.fromkeys(b.log_batch.topic for _, b in group))
         codes = np.array([words.index(b.log_batch.topic) for _, b in group], dtype=np.int32)
         partitions = np.array([b.log_batch.partition for _, b in group], dtype=np.int32)
         topics = pa.DictionaryArray.from_arrays(pa.array(np.repeat(codes, counts)), pa.array(words))
-        table = self._table(columns, topics, np.repeat(partitions, counts), offsets)
-        pieces: Pieces = {}
+        table = self._table(columns, topics, np.repeat(partitions, counts), offsets, self._readers[schema_id].added)
         for (number, block), start, count in zip(group, starts[:-1].tolist(), counts, strict=True):
-            skipped = min(max(block.log_batch.from_offset - block.log_batch.base_offset, 0), count)
-            pieces[number] = Piece(table, start + skipped, start + count)
-        return pieces
+            skipped = int(np.searchsorted(offsets[start : start + count], block.log_batch.from_offset))
+            pieces[number].append(Piece(table, start + skipped, start + count, is_part=block.places is not None))
 
-    def _one_by_one(self, log_batch: LogBatch) -> Piece:
-        rows: list[tuple[int, Row]] = []
+    def _one_by_one(self, log_batch: LogBatch, places: NDArray[np.int64] | None = None) -> Piece:
+        """All records of a log batch, or those at some places."""
+        wanted = None if places is None else set((places + log_batch.base_offset).tolist())
+        rows: dict[int, list[tuple[int, Row]]] = defaultdict(list)
         others: list[Marker | Reject] = []
         for record in _records(log_batch):
+            if wanted is not None and record.offset not in wanted:
+                continue
             found = self._records.decode(record)
             if isinstance(found, (Marker, Reject)):
                 others.append(found)
             else:
-                rows.append((record.offset, found))
-        table = self._rows_table(log_batch, rows)
-        rejects = tuple(o for o in others if isinstance(o, Reject))
-        return Piece(table, 0, len(rows), rejects, tuple(o for o in others if isinstance(o, Marker)))
+                rows[schema_id_of(record.value or b"")].append((record.offset, found))
+        tables = [self._rows_table(log_batch, schema_id, of_one) for schema_id, of_one in rows.items()]
+        table = in_offset_order(tables) if len(tables) > 1 else tables[0] if tables else self._schema.empty_table()
+        rejects, markers = tuple(o for o in others if isinstance(o, Reject)), tuple(o for o in others if isinstance(o, Marker))
+        return Piece(table, 0, table.num_rows, rejects, markers, is_part=places is not None)
 
-    def _rows_table(self, log_batch: LogBatch, rows: list[tuple[int, Row]]) -> pa.Table:
+    def _rows_table(self, log_batch: LogBatch, schema_id: int, rows: list[tuple[int, Row]]) -> pa.Table:
+        schema = self._schemas.find(schema_id)
+        added = schema.added if isinstance(schema, WriterSchema) else ()
         names = [f.name for f in self._schemas.contract.fields]
         columns = [column_of([row[name] for _, row in rows], self._schema.field(name).type) for name in names]
+        columns += [column_of_values([row[a.column.name] for _, row in rows], a) for a in added]
         offsets = np.array([offset for offset, _ in rows], dtype=np.int64)
         partitions = np.full(len(rows), log_batch.partition, dtype=np.int32)
-        return self._table(columns, constant_word(log_batch.topic, len(rows)), partitions, offsets)
+        return self._table(columns, constant_word(log_batch.topic, len(rows)), partitions, offsets, added)
 
-    def _table(
-        self, columns: list[pa.Array], topics: pa.Array, partitions: NDArray[np.int32], offsets: NDArray[np.int64]
-    ) -> pa.Table:
+    def _table(self, columns: list[pa.Array], topics: pa.Array, partitions: NDArray[np.int32], offsets: NDArray[np.int64], added: Sequence[Added]) -> pa.Table:
         names = [f.name for f in self._schemas.contract.fields]
-        vendor_data = columns[names.index("vendor_data")] if "vendor_data" in names else None
-        return pa.Table.from_arrays([*columns, *origin_columns(topics, partitions, offsets, vendor_data)], schema=self._schema)
+        own, more = columns[: len(names)], columns[len(names) :]
+        vendor_data = own[names.index("vendor_data")] if "vendor_data" in names else None
+        schema = pa.schema([*self._schema, *(a.column for a in added)]) if added else self._schema
+        return pa.Table.from_arrays([*own, *origin_columns(topics, partitions, offsets, vendor_data), *more], schema=schema)
 
     def _joined(self, pieces: Sequence[Piece]) -> Decoded:
         parts = [table.slice(start, stop - start) for table, start, stop in _adjacent(pieces) if stop > start]
-        rows = pa.concat_tables(parts) if parts else self._schema.empty_table()
-        return Decoded(rows, tuple(r for p in pieces for r in p.rejects), tuple(m for p in pieces for m in p.markers))
+        is_mixed = any(piece.is_part for piece in pieces)
+        rows = self._schema.empty_table() if not parts else in_offset_order(parts) if is_mixed else joined(parts)
+        rejects, markers = [r for p in pieces for r in p.rejects], [m for p in pieces for m in p.markers]
+        if is_mixed:
+            rejects.sort(key=lambda r: r.offset)
+            markers.sort(key=lambda m: m.offset)
+        return Decoded(rows, tuple(rejects), tuple(markers))
+
+
+def in_offset_order(tables: Sequence[pa.Table]) -> pa.Table:
+    """Rows of one partition that lie between each other, as they lie in the log."""
+    whole = joined(tables).unify_dictionaries().combine_chunks()
+    return whole.take(pa.array(np.argsort(whole["offset"].to_numpy(), kind="stable")))
+
+
+def _tp(log_batch: LogBatch) -> TopicPartition:
+    return TopicPartition(log_batch.topic, log_batch.partition)
 
 
 def _records(log_batch: LogBatch) -> Iterator[Record]:
@@ -170,7 +251,7 @@ def _damaged(log_batch: LogBatch, exc: Exception) -> str:
     return f"{where}: the log batch is not Kafka's record format ({exc!r}). Its producer or the log is damaged; nothing of it was read."
 
 
-def _calls(group: list[tuple[int, Block]]) -> Iterator[list[tuple[int, Block]]]:
+def _calls(group: Group) -> Iterator[Group]:
     size, number, keys = 0, 0, []
     for _, block in group:
         if size and size + len(block.raw) > MOST_BYTES:

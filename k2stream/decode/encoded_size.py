@@ -23,7 +23,7 @@ def is_sizable(t: AvroType) -> bool:
         case Plain() | Decimal() | Enum() | Fixed():
             return True
     inside = nullable(t)
-    return inside is not None and not isinstance(inside, (Decimal, Enum)) and is_sizable(inside)
+    return inside is not None and is_sizable(inside)
 
 
 def encoded_size(t: AvroType, values: pa.Array) -> Sizes:

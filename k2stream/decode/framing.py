@@ -40,3 +40,8 @@ def read_frame(value: bytes) -> Framed:
     if len(value) < FRAME_BYTES:
         return Framed(None, Reason.TRUNCATED, f"A value has 5 bytes before its body, found {len(value)} in all.")
     return Framed(int.from_bytes(value[1:FRAME_BYTES], "big"), None, "")
+
+
+def schema_id_of(value: bytes) -> int:
+    """The schema id of a framed value."""
+    return int.from_bytes(value[1:FRAME_BYTES], "big")

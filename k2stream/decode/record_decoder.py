@@ -1,10 +1,13 @@
 """Records one by one: what each becomes, or why it cannot become a row. The slow path, and the one that decides."""
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
 
+import pyarrow as pa
+
+from k2stream.decode.added import Added, KnownColumns, added_columns
 from k2stream.decode.avro_reader import BadBody, reader_of
-from k2stream.decode.avro_type import RecordType, parse
+from k2stream.decode.avro_type import Field, RecordType, parse
 from k2stream.decode.framing import FRAME_BYTES, SchemaSource, read_frame
 from k2stream.errors import DecodeError
 from k2stream.records import Record
@@ -19,10 +22,17 @@ KINDS = frozenset({"session_start", "reconnect"})
 
 
 class WriterSchema:
-    """One schema id of the registry, resolved to the contract."""
+    """One schema id of the registry, resolved to the contract and to the columns that it adds."""
 
-    def __init__(self, schema_id: int, written: RecordType, read: Callable[[bytes], Row]) -> None:
-        self.schema_id, self.written, self.read = schema_id, written, read
+    def __init__(self, schema_id: int, written: RecordType, read: Callable[[bytes], Row], added: tuple[Added, ...] = ()) -> None:
+        self.schema_id, self.written, self.read, self.added = schema_id, written, read, added
+
+
+class Unreadable(NamedTuple):
+    """Why records of a schema id cannot be read."""
+
+    reason: Reason
+    text: str
 
 
 class WriterSchemas:
@@ -31,23 +41,33 @@ class WriterSchemas:
     def __init__(self, contract: str, source: SchemaSource) -> None:
         self.contract = parse(avro_schema(contract))
         self._name, self._source = contract, source
-        self._known: dict[int, WriterSchema | str] = {}
+        self._known: dict[int, WriterSchema | Unreadable] = {}
+        self._columns = KnownColumns()
 
-    def find(self, schema_id: int) -> WriterSchema | str:
-        """The schema, or the text of why its records cannot be read; raises RegistryUnavailable."""
+    def hold(self, columns: Iterable[pa.Field]) -> None:
+        """The table has these columns beyond the contract now: schemas are resolved anew."""
+        self._columns.hold(columns)
+        self._known.clear()
+
+    def find(self, schema_id: int) -> WriterSchema | Unreadable:
+        """The schema, or why its records cannot be read; raises RegistryUnavailable."""
         if schema_id not in self._known:
             schema = self._source.schema(schema_id)
             if schema is None:
-                return f"The registry has no schema {schema_id}; register it and replay the letter."
+                return Unreadable(Reason.UNKNOWN_SCHEMA, f"The registry has no schema {schema_id}; register it and replay the letter.")
             self._known[schema_id] = self._resolve(schema_id, schema)
         return self._known[schema_id]
 
-    def _resolve(self, schema_id: int, schema: Any) -> WriterSchema | str:
+    def _resolve(self, schema_id: int, schema: Any) -> WriterSchema | Unreadable:
         try:
             written = parse(schema)
-            return WriterSchema(schema_id, written, reader_of(written, self.contract))
+            added = added_columns(written, self.contract)
+            mine = tuple(Field(a.column.name, a.type, has_default=True, default=None) for a in added)
+            read = reader_of(written, RecordType((*self.contract.fields, *mine)))
+            self._columns.admit(added)
         except DecodeError as exc:
-            return f"Schema {schema_id} cannot be read as {self._name}: {exc}."
+            return Unreadable(Reason.SCHEMA_INCOMPATIBLE, f"Schema {schema_id} cannot be read as {self._name}: {exc}.")
+        return WriterSchema(schema_id, written, read, added)
 
 
 class RecordDecoder:
@@ -64,8 +84,8 @@ class RecordDecoder:
         if framed.reason is not None or framed.schema_id is None:
             return reject(record, framed.reason or Reason.MALFORMED, framed.text, None)
         schema = self._schemas.find(framed.schema_id)
-        if isinstance(schema, str):
-            return reject(record, Reason.UNKNOWN_SCHEMA, schema, framed.schema_id)
+        if isinstance(schema, Unreadable):
+            return reject(record, schema.reason, schema.text, framed.schema_id)
         try:
             return schema.read(record.value[FRAME_BYTES:])
         except BadBody as exc:

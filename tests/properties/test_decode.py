@@ -304,11 +304,11 @@ def test_each_kind_of_bad_record_is_named_and_alone(reason: Reason, monkeypatch:
     assert fast.rows["offset"].to_pylist() == [5, 7]
 
 
-def test_a_schema_of_another_kind_is_unknown() -> None:
+def test_a_schema_of_another_kind_is_incompatible() -> None:
     """A quote among trades is a letter that says why."""
     found = Decoder("trade_v2", Schemas()).decode(batch_of(log_batch([frame(4, b"x")])))
-    assert [r.reason for r in found.rejects] == [Reason.UNKNOWN_SCHEMA]
-    assert "cannot be read as trade_v2" in found.rejects[0].text
+    assert [r.reason for r in found.rejects] == [Reason.SCHEMA_INCOMPATIBLE]
+    assert "cannot be read as trade_v2: field trade_id" in found.rejects[0].text
 
 
 def test_several_versions_in_one_fetch(monkeypatch: pytest.MonkeyPatch) -> None:
