@@ -39,12 +39,17 @@ EVENTS = pa.schema(
         pa.field("partition", pa.int32(), nullable=False),
         pa.field("offset", pa.int64(), nullable=False),
         pa.field("previous_offset", pa.int64()),
+        pa.field("gap_id", pa.string()),
+        pa.field("waived_by", pa.string()),
+        pa.field("waived_because", pa.string()),
     ]
 )
-"""One event a row that opens, shrinks (or splits), fills or resets.
+"""One event a row that opens, shrinks (or splits), fills or resets, and one when a person waives a gap.
 
 first_sequence and last_sequence are the gap *as it was opened* in every event of it, so that its newest event is its
 state; missing is what is still missing of it. Of a reset they are the last number before and the first after.
+gap_id is the id of the event that opened the gap: two sessions may miss the same numbers. A reset has none, nor have events of gaps that
+an older version opened. An event that waives has time and origin of the one that opened.
 The previous row is the one that moved the stream on last: late rows and fills are not.
 """
 
@@ -181,8 +186,12 @@ class Tracker:
             self._homes.setdefault(tp, {})[key] = stream
 
     def _event(self, stream: Stream, row: Row, change: Change) -> dict[str, Any]:
+        """As a row of EVENTS; an event that opens gives its id to the gap."""
+        id = event_id((stream.exchange, stream.symbol, self._data_type), change.kind, (change.first, change.last), (*row.tp, row.offset))
+        if change.kind is Kind.OPENED and change.gap is not None:
+            change.gap.id = id
         return {
-            "event_id": event_id((stream.exchange, stream.symbol, self._data_type), change.kind, (change.first, change.last), (*row.tp, row.offset)),
+            "event_id": id,
             "exchange": stream.exchange,
             "symbol": stream.symbol,
             "data_type": self._data_type,
@@ -198,6 +207,7 @@ class Tracker:
             "partition": row.tp.partition,
             "offset": row.offset,
             "previous_offset": change.previous.offset,
+            "gap_id": (change.gap.id or None) if change.gap is not None else None,
         }
 
 

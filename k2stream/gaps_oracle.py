@@ -22,6 +22,7 @@ class _Opened:
     first: int
     last: int
     cause: str
+    id: str = ""
     came: set[int] = field(default_factory=set)
 
     @property
@@ -129,7 +130,9 @@ class GapOracle:
             return None
         gap = _Opened(first_missing, last_missing, self._cause(last, row))
         known.eras[-1].gaps = [*known.eras[-1].gaps, gap][-OPEN_GAPS:]
-        return self._event(row, last, "opened", (gap.first, gap.last), gap.missing, gap.cause)
+        event = self._event(row, last, "opened", (gap.first, gap.last), gap.missing, gap.cause)
+        gap.id = event["gap_id"] = event["event_id"]
+        return event
 
     def _came(self, known: _Known, row: Mapping[str, Any], era: _Era | None) -> Event | None:
         number = row["source_sequence"]
@@ -140,7 +143,7 @@ class GapOracle:
                     assert era is not None
                     era.gaps.remove(gap)
                 kind = "shrunk" if gap.missing else "filled"
-                return self._event(row, known.last, kind, (gap.first, gap.last), gap.missing, gap.cause)
+                return {**self._event(row, known.last, kind, (gap.first, gap.last), gap.missing, gap.cause), "gap_id": gap.id}
         return None
 
     def _era_of(self, known: _Known, time_us: int) -> _Era | None:
@@ -180,6 +183,9 @@ class GapOracle:
             "partition": row["partition"],
             "offset": row["offset"],
             "previous_offset": last["offset"],
+            "gap_id": None,
+            "waived_by": None,
+            "waived_because": None,
         }
 
     def feed(self, rows: Iterable[Mapping[str, Any]], notes: Notes) -> list[Event]:

@@ -54,6 +54,8 @@ class Change(NamedTuple):
     cause: Cause
     previous: Row
     """The row that moved the stream on last before this one."""
+    gap: "Gap | None" = None
+    """What it happened to; None for a reset."""
 
 
 @dataclass(slots=True)
@@ -66,6 +68,8 @@ class Gap:
     pieces: list[tuple[int, int]]
     """What is still missing: intervals, both ends included, ascending."""
     missing: int
+    id: str = ""
+    """Id of the event that opened it: two sessions may miss the same numbers. Empty in states of older versions."""
 
     @classmethod
     def open(cls, first: int, last: int, cause: Cause) -> "Gap":
@@ -172,7 +176,7 @@ class Stream:
             return None
         gap = Gap.open(previous.sequence + 1, row.sequence - 1, notes.cause(self.symbol, previous, row))
         self.session.open(gap)
-        return Change(Kind.OPENED, gap.first, gap.last, min(gap.missing, MOST), gap.cause, previous)
+        return Change(Kind.OPENED, gap.first, gap.last, min(gap.missing, MOST), gap.cause, previous, gap)
 
     def _fill(self, session: Session | None, row: Row) -> Change | None:
         gap = session.fill(row.sequence) if session is not None else None
@@ -181,14 +185,14 @@ class Stream:
         if session is not self.session:
             self.past = [s for s in self.past if s.gaps]
         kind = Kind.SHRUNK if gap.missing else Kind.FILLED
-        return Change(kind, gap.first, gap.last, min(gap.missing, MOST), gap.cause, self.head)
+        return Change(kind, gap.first, gap.last, min(gap.missing, MOST), gap.cause, self.head, gap)
 
     def _session_of(self, time_us: int) -> Session | None:
         return next((s for s in reversed(self.past) if s.start_us <= time_us < s.end_us), None)
 
     def pack(self) -> list[Any]:
         """As plain values for msgpack."""
-        sessions = [(s.start_us, s.end_us, [(g.first, g.last, g.cause, g.pieces) for g in s.gaps]) for s in (*self.past, self.session)]
+        sessions = [(s.start_us, s.end_us, [(g.first, g.last, g.cause, g.pieces, g.id) for g in s.gaps]) for s in (*self.past, self.session)]
         head = self.head
         return [self.exchange, self.symbol, self.rows, self.session_name, head.sequence, head.time_us, *head.tp, head.offset, sessions]
 
@@ -201,6 +205,6 @@ class Stream:
         return cls(exchange, symbol, head, home, rows, name, session, past)
 
 
-def _gap(first: int, last: int, cause: str, pieces: list[list[int]]) -> Gap:
+def _gap(first: int, last: int, cause: str, pieces: list[list[int]], id: str = "") -> Gap:
     intervals = [(low, high) for low, high in pieces]
-    return Gap(first, last, Cause(cause), intervals, sum(high - low + 1 for low, high in intervals))
+    return Gap(first, last, Cause(cause), intervals, sum(high - low + 1 for low, high in intervals), id)

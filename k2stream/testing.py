@@ -57,6 +57,9 @@ A_GAP_EVENT: Mapping[str, object] = {
     "partition": 0,
     "offset": 1,
     "previous_offset": 0,
+    "gap_id": None,
+    "waived_by": None,
+    "waived_because": None,
 }
 
 
