@@ -8,7 +8,7 @@ import pyarrow as pa
 from k2stream.query.engine import Engine
 from k2stream.table_file import TableFile
 
-FROM_FILES = "FROM read_parquet($files, hive_partitioning = false)"
+FROM_FILES = "FROM read_parquet($files, hive_partitioning = false, union_by_name = true)"
 
 
 class Fingerprint(NamedTuple):
