@@ -8,6 +8,7 @@ import typer
 
 from k2stream.cli_api import api
 from k2stream.cli_backfill import backfill as backfill_command
+from k2stream.cli_load import load as load_command
 from k2stream.cli_topics import app as topics_app
 from k2stream.errors import K2Error, QueryError, ServiceError
 from k2stream.logs import log_to_stderr
@@ -35,6 +36,7 @@ app.add_typer(dev_app, name="dev")
 app.add_typer(topics_app, name="topics")
 app.command("backfill")(backfill_command)
 app.command()(api)
+app.command("load")(load_command)
 
 
 @app.command()

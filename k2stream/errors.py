@@ -19,6 +19,7 @@ K2Error
 │   └── FeedLost             a venue's connection ended or was refused; connect again
 ├── ServiceError             a server for development or tests does not start or stop
 │   └── ServiceMissing       the machine lacks what it needs; `make services`
+├── LoadError                a file cannot be loaded as its mapping says
 ├── MigrationError           a topic cannot be copied into another, or they are not equal
 ├── UnexplainedHole          offsets are missing and the log does not say why
 └── QueryError               a question that cannot be answered as asked
@@ -131,6 +132,10 @@ class ServiceMissing(ServiceError):
     def __init__(self, name: str, lacks: str) -> None:
         super().__init__(f"{name} needs {lacks}, which is not on this machine. `make services S={name}` mends it.")
         self.name, self.lacks = name, lacks
+
+
+class LoadError(K2Error):
+    """A file cannot be loaded as its mapping says; what was published before stays, and the next run goes on from there."""
 
 
 class MigrationError(K2Error):

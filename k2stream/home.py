@@ -27,6 +27,7 @@ MADE = frozenset(
         "dev",
         "chaos",
         "migrations",
+        "load",
         "catalog.db",
         "catalog.db-wal",
         "catalog.db-shm",

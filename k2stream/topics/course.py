@@ -1,15 +1,11 @@
 """How far a migration is: which offsets it copies, and what the target held when that was last certain; one file, replaced whole."""
 
-import fcntl
-import json
-import os
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from k2stream.errors import MigrationError
+from k2stream.progress_file import ProgressFile
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,42 +41,23 @@ class CourseFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._file = ProgressFile(path, error=MigrationError, does="migrates")
 
-    @contextmanager
-    def held(self) -> Iterator[None]:
-        """Nobody else migrates the same meanwhile, or MigrationError; the kernel lets go when this process dies."""
-        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = os.open(self.path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as exc:
-                raise MigrationError(f"Another process migrates by {self.path} right now. Wait for it, or stop it.") from exc
-            yield
-        finally:
-            os.close(lock)
+    def held(self) -> AbstractContextManager[None]:
+        """Nobody else migrates the same meanwhile, or MigrationError."""
+        return self._file.held()
 
     def load(self) -> Course | None:
         """The course as last saved; None if there is none."""
         try:
-            fields = json.loads(self.path.read_text(encoding="utf-8"))
+            fields = self._file.load()
+            if fields is None:
+                return None
             spans = tuple((int(begin), int(end)) for begin, end in fields.pop("spans"))
             return Course(spans=spans, started_at=tuple(fields.pop("started_at")), target_ends=tuple(fields.pop("target_ends")), **fields)
-        except FileNotFoundError:
-            return None
         except (ValueError, TypeError, KeyError) as exc:
             raise MigrationError(f"{self.path} is no course of a migration ({exc!r}). Move it away, delete the target topic and begin anew.") from exc
 
     def save(self, course: Course) -> None:
         """On disk before it returns: a crash leaves the course of before or this one."""
-        handle, name = tempfile.mkstemp(dir=self.path.parent, prefix=".course-")  # mode 600
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(asdict(course), file)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).replace(self.path)
-        folder = os.open(self.path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        self._file.save(asdict(course))
