@@ -29,6 +29,8 @@ LINGER_SECONDS = 0.01
 ROWS_AHEAD = 2_000
 """Rows that wait to be encoded; beyond, the socket is not read."""
 RECORDS_AT_ONCE = 5_000
+CLOCK_US = 5_000_000
+"""A trade that is so much later than now says that this machine's clock is wrong."""
 LONGEST_RETRY_SECONDS = 5.0
 
 
@@ -64,6 +66,8 @@ class LiveFeed:
         """`lanes` by data type: trades, and quotes where they are wanted."""
         self.counts = Counts()
         self._venue, self._symbols, self._lanes, self._ids, self._clock = venue, symbols, lanes, ids, clock
+        self._newest_us: dict[str, int] = {}
+        self._clock_warned = False
         self._encoded = asyncio.Condition()
         self._encoding = asyncio.Lock()
 
@@ -81,17 +85,22 @@ class LiveFeed:
         self.counts.quotes += len(found.quotes)
         for data_type, rows in (("trades", found.trades), ("quotes", found.quotes)):
             if rows and data_type in self._lanes:
+                self._note_times(rows, now_us)
                 self._lanes[data_type].rows.extend(rows)
         if any(len(lane.rows) >= ROWS_AHEAD for lane in self._lanes.values()):
             async with self._encoded:
                 await self._encoded.wait()
 
     async def mark_gap(self) -> None:
-        """Nothing was read for a while: a marker for every symbol, behind what came before."""
+        """Nothing was read for a while: a marker for every symbol, behind what came before.
+
+        Its time is the venue's as far as it is known, just after the newest trade: by a clock of ours that is behind, it would be older than the gap.
+        """
         await self._encode_all()
         now_us = self._clock.now_us()
+        markers = [FeedMarker(symbol, RECONNECT, "", self._newest_us.get(symbol, now_us - 1) + 1) for symbol in self._symbols]
         for lane in self._lanes.values():
-            await lane.spool.put([FeedMarker(symbol, RECONNECT, "", now_us).record(now_us // 1000) for symbol in self._symbols])
+            await lane.spool.put([marker.record(now_us // 1000) for marker in markers])
 
     async def run(self, sink: LogSink) -> None:
         """Until cancelled; raises FeedError if the disk cannot take what the log does not."""
@@ -106,6 +115,14 @@ class LiveFeed:
         ends = {lane.topic: lane.spool.end_records for lane in self._lanes.values()}
         while any(lane.spool.dropped_records < ends[lane.topic] for lane in self._lanes.values()):  # noqa: ASYNC110 # a poll is enough at an end
             await asyncio.sleep(LINGER_SECONDS)
+
+    def _note_times(self, rows: Sequence[Row], now_us: int) -> None:
+        for row in rows:
+            self._newest_us[row["symbol"]] = max(row["timestamp"], self._newest_us.get(row["symbol"], 0))
+        ahead_us = max(row["timestamp"] for row in rows) - now_us
+        if ahead_us > CLOCK_US and not self._clock_warned:
+            self._clock_warned = True
+            log.warning("feed.clock_behind", venue=self._venue.name, seconds=round(ahead_us / 1e6, 1), risk="what is an hour ahead becomes a dead letter")
 
     async def _unreadable(self, frame: bytes, now_us: int, exc: DecodeError) -> None:
         """It goes to the topic as it came: the worker makes a dead letter of it, with its bytes and a reason."""

@@ -12,13 +12,14 @@ from random import Random
 
 import pytest
 
+from k2stream.clock import SystemClock
 from k2stream.decode.decoder import Decoder
 from k2stream.dev.certificate import Certificate, make_certificate
 from k2stream.errors import FeedError, TransportError
 from k2stream.feed import binance, coinbase
-from k2stream.feed.publisher import MARKER
+from k2stream.feed.publisher import MARKER, TIME_US
 from k2stream.feed.recording import shipped
-from k2stream.feed.venue import BINANCE, COINBASE
+from k2stream.feed.venue import BINANCE, COINBASE, KRAKEN, Venue
 from k2stream.records import Batch, Record, TopicPartition
 from k2stream.rows import AvroSchema, avro_schema
 from k2stream.transport.embedded_log import EmbeddedLog
@@ -215,12 +216,81 @@ async def test_a_venue_that_says_wait_is_left_alone_for_so_long(tmp_path: Path) 
     assert venue.connections == 3
 
 
-async def test_a_refused_subscription_is_said_and_asked_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("exchange", "said", "words"),
+    [
+        (BINANCE, b'{"error":{"code":2,"msg":"Invalid request: unknown stream"},"id":1}', "unknown stream"),
+        (KRAKEN, b'{"error":"Currency pair not supported XYZ/USD","method":"subscribe","success":false}', "Currency pair not supported XYZ/USD"),
+        (COINBASE, b'{"type":"error","message":"Failed to subscribe","reason":"XYZ-USD is not a valid product"}', "XYZ-USD is not a valid product"),
+    ],
+)
+async def test_a_refused_subscription_is_said_and_asked_again(tmp_path: Path, exchange: Venue, said: bytes, words: str) -> None:
     """In the venue's words."""
-    said = b'{"error":{"code":2,"msg":"Invalid request: unknown stream"},"id":1}'
-    async with listening(FaultyVenue([play([said])])) as venue, reading(BINANCE, venue.url, tmp_path) as feed:
-        await until(lambda: "unknown stream" in feed.source.trouble)
+    async with listening(FaultyVenue([play([said])])) as venue, reading(exchange, venue.url, tmp_path) as feed:
+        await until(lambda: words in feed.source.trouble)
         await until(lambda: venue.connections >= 3)
+
+
+async def test_a_venue_whose_address_is_dead_is_read_at_the_next_one(tmp_path: Path) -> None:
+    """At the start, and again when the connection is cut."""
+    behaviours = [play(list(frames_from(1, 3)), then=drop), play(list(frames_from(4, 3)))]
+    async with listening(FaultyVenue(behaviours)) as alive, reading(BINANCE, "ws://127.0.0.1:1", tmp_path, more_urls=(alive.url,)) as feed:
+        await until(lambda: len(feed.received) == 6)
+        await feed.live.settle()
+    assert set(numbers_in_log(tmp_path)) == set(range(1, 7))
+
+
+class WrongClock(SystemClock):
+    """A machine's clock that is off, and may be set at any time."""
+
+    off_us = 0
+
+    def now_us(self) -> int:
+        return super().now_us() + self.off_us
+
+
+@pytest.mark.parametrize("off_us", [-600_000_000, 600_000_000])
+async def test_a_gap_gets_its_cause_whatever_the_clock_says(tmp_path: Path, off_us: int) -> None:
+    """A reconnect is after the trades before it and before those after it, by the venue's time: only so does it explain what is missing."""
+    clock = WrongClock()
+    clock.off_us = off_us
+    now_ms = SystemClock().now_us() // 1000
+    old, new = (list(frames_from(first, 3, first_ms=now_ms)) for first in (1, 10))
+    async with listening(FaultyVenue([play(old, then=drop), play(new)])) as venue, reading(BINANCE, venue.url, tmp_path, clock=clock) as feed:
+        await until(lambda: len(feed.received) == 6)
+        await feed.live.settle()
+    markers = [int(dict(r.headers)[TIME_US]) for r in records_in_log(tmp_path) if r.headers]
+    assert len(markers) == 2
+    assert (now_ms + 3) * 1000 < markers[1] < (now_ms + 10) * 1000
+
+
+async def test_a_clock_that_is_set_is_no_reason_to_reconnect(tmp_path: Path) -> None:
+    """Silence and age are measured by a clock that nobody sets."""
+    clock = WrongClock()
+    venue = FaultyVenue([play([b'{"type":"heartbeat"}'] * 40, every_seconds=0.02)])
+    async with listening(venue), reading(quick(COINBASE, quiet_seconds=5.0), venue.url, tmp_path, symbols=("BTC-USD",), clock=clock) as feed:
+        for off_us in (86_400_000_000, -86_400_000_000, 0):
+            clock.off_us, seen = off_us, len(feed.received)
+            await until(lambda seen=seen: len(feed.received) > seen + 5)  # type: ignore[misc]
+        assert venue.connections == 1
+
+
+async def test_a_tenfold_burst_in_a_steady_stream_is_taken_whole(tmp_path: Path) -> None:
+    """A quiet market, then ten times as many trades, then quiet again: each once, in order, on one connection."""
+    steady, burst, rest = list(frames_from(1, 100)), list(frames_from(101, 2_000)), list(frames_from(2_101, 100))
+
+    async def market(venue: FaultyVenue, socket: object) -> None:
+        for frames, every_seconds in ((steady, 0.005), (burst, 0.0005), (rest, 0.005)):
+            for frame in frames:
+                await socket.send(frame, text=True)  # type: ignore[attr-defined]
+                await asyncio.sleep(every_seconds)
+        await stay(venue, socket)  # type: ignore[arg-type]
+
+    async with listening(FaultyVenue([market])) as venue, reading(BINANCE, venue.url, tmp_path, memory_bytes=50_000, ping_seconds=20) as feed:
+        await until(lambda: len(feed.received) == 2_200, seconds=60)
+        await feed.live.settle()
+        assert venue.connections == 1
+    assert [*numbers_in_log(tmp_path).elements()] == list(range(1, 2_201))
 
 
 async def test_a_connection_is_replaced_before_the_venue_cuts_it_and_none_is_missed(tmp_path: Path) -> None:

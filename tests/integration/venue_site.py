@@ -16,7 +16,7 @@ from websockets.datastructures import Headers
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
-from k2stream.clock import SystemClock
+from k2stream.clock import Clock, SystemClock
 from k2stream.dev.certificate import Certificate
 from k2stream.feed.connection import tls_context
 from k2stream.feed.live import Lane, LiveFeed
@@ -143,16 +143,20 @@ async def reading(
     symbols: Sequence[str] = ("BTCUSDT",),
     memory_bytes: int = 1 << 20,
     disk_bytes: int = 1 << 24,
+    topic: str = TOPIC,
+    schema_id: int = SCHEMA_ID,
+    clock: Clock | None = None,
+    more_urls: Sequence[str] = (),
     **wanted: Any,
 ) -> AsyncIterator[Reading]:
-    """A feed of `venue` at `url` into an embedded log under `folder`, or into `sink`; `wanted` are further fields of Wanted."""
-    clock, own = SystemClock(), sink or EmbeddedSink(folder / "log")
-    await own.create_topic(TOPIC, 2, {})
+    """A feed of `venue` at `url`, then at `more_urls`, into an embedded log under `folder`, or into `sink`; `wanted` are further fields of Wanted."""
+    clock, own = clock or SystemClock(), sink or EmbeddedSink(folder / "log")
+    await own.create_topic(topic, 2, {})
     spool = Spool(folder / "feed.spool", memory_bytes=memory_bytes, disk_bytes=disk_bytes)
-    live = LiveFeed(venue, symbols, {"trades": Lane(TOPIC, "trade_v2", SCHEMA_ID, spool)}, ids=MessageIds(uuid4()), clock=clock)
+    live = LiveFeed(venue, symbols, {"trades": Lane(topic, "trade_v2", schema_id, spool)}, ids=MessageIds(uuid4()), clock=clock)
     tls = tls_context(ca_file=str(authority), verify=True) if authority else None
     choice = {"ping_seconds": 0.5, "first_pause_seconds": 0.005, "longest_pause_seconds": 0.05, **wanted}
-    found = Reading(Source(Wanted(venue, symbols, False, (url,), tls, **choice), clock, live.take, live.mark_gap, Random(1)), live, spool, own)
+    found = Reading(Source(Wanted(venue, symbols, False, (url, *more_urls), tls, **choice), clock, live.take, live.mark_gap, Random(1)), live, spool, own)
     found.source.on_frame, found.source.on_gap = found.take, found.mark_gap
     tasks = [asyncio.create_task(found.source.run()), asyncio.create_task(live.run(own))]
     try:
@@ -177,10 +181,10 @@ async def until(condition: Callable[[], bool], *, seconds: float = 20.0, what: s
             await asyncio.sleep(0.005)
 
 
-def frames_from(first: int, count: int) -> Iterator[bytes]:
-    """Binance trades of contiguous ids."""
+def frames_from(first: int, count: int, *, first_ms: int = 1_610_064_000_000) -> Iterator[bytes]:
+    """Binance trades of contiguous ids, a millisecond apart; number 0 would be at `first_ms`."""
     for number in range(first, first + count):
         yield (
             b'{"stream":"btcusdt@trade","data":{"e":"trade","E":1610064000278,"s":"BTCUSDT","t":%d,"p":"39432.48000000",'
-            b'"q":"0.00026300","T":%d,"m":true,"M":true}}' % (number, 1_610_064_000_000 + number)
+            b'"q":"0.00026300","T":%d,"m":true,"M":true}}' % (number, first_ms + number)
         )
