@@ -39,6 +39,7 @@ def apply(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask before a topic is deleted.")] = False,
 ) -> None:
     """Create topics, let them grow, set their settings; done twice it changes nothing the second time."""
+    from k2stream.home import Home
     from k2stream.topics import admin
     from k2stream.topics.plan import Action
 
@@ -47,6 +48,7 @@ def apply(
     typer.echo("\n".join(found.lines()))
     if dry_run or not found.steps:
         return
+    Home.open(settings.home)
     doomed = [step.topic for step in found.steps if step.action is Action.DELETE]
     if doomed and not yes:
         typer.confirm(f"Delete {', '.join(doomed)} and every record in them?", abort=True)
@@ -62,10 +64,12 @@ def migrate(
 ) -> None:
     """Copy a topic's records into another, each once, and compare the two; if it is interrupted, run it again."""
     from k2stream.crash import on_step_of
+    from k2stream.home import Home
     from k2stream.topics.files import declared_topic
     from k2stream.topics.migration import Migration
 
     settings = _settings(file)
+    Home.open(settings.home)
     with Migration(settings, source, declared_topic(settings, target), on_step=on_step_of(settings.crash_at)) as migration:
         course = migration.planned()
         for partition, (begin, end) in enumerate(course.spans):
@@ -79,11 +83,9 @@ def migrate(
 
 
 def _settings(file: str) -> "Settings":
-    from k2stream.home import Home
     from k2stream.settings import load_settings
 
     settings = load_settings()
-    Home.open(settings.home)
     return settings.model_copy(update={"topics_file": file}) if file else settings
 
 

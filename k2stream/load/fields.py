@@ -138,7 +138,7 @@ def _time(source: Source, found: pa.Array, _: Sequence[str]) -> Read:
     else:
         read = times.written(pc.fill_null(found, ""), form=source.format, timezone=source.timezone)
         wanted = f"a time as in {source.format}" if source.format else "a time as ISO 8601 writes it"
-        wanted += f" that clocks in {source.timezone} showed" if source.timezone else " with its zone, for the mapping says no `timezone`"
+        wanted += f", as clocks in {source.timezone} show it" if source.timezone else ", with its zone, for the mapping says no `timezone`"
     return _micros(read.values, found), read.bad, wanted
 
 

@@ -72,11 +72,23 @@ def _dates(field: str, plain: Mapping[str, str], column: str) -> list[str]:
 
 
 def _source(data_type: str, field: str, columns: Sequence[str], sample: Mapping[str, str]) -> str:
-    if kind_of(data_type, field) is not Kind.TIME:
+    kind = kind_of(data_type, field)
+    if kind is Kind.DECIMAL and (signs := _signs(sample.get(columns[0], ""))):
+        return f"{{column: {_quoted(columns[0])}, {signs}}}"
+    if kind is not Kind.TIME:
         return _quoted(columns[0])
     text = " ".join(sample.get(column, "") for column in columns)
     where = f"column: {_quoted(columns[0])}" if len(columns) == 1 else f"columns: [{', '.join(map(_quoted, columns))}]"
     return "{" + ", ".join([where, *_time_options(text)]) + "}"
+
+
+def _signs(text: str) -> str:
+    """How a number is written, where that can be told: 1,234 alone may be either."""
+    if re.fullmatch(r"-?\d{1,3}(\.\d{3})+,\d+", text):
+        return 'decimal: ",", thousands: "."'
+    if re.fullmatch(r"-?\d{1,3}(,\d{3})+\.\d+", text):
+        return 'thousands: ","'
+    return 'decimal: ","' if re.fullmatch(r"-?\d+,(\d{1,2}|\d{4,})", text) else ""
 
 
 def _time_options(text: str) -> Iterator[str]:

@@ -31,7 +31,7 @@ PARTS = {
     "z": rf"(?P<z>{ZONE})",
     "%": "%",
 }
-"""strptime's directives. `%f` takes one to nine digits; what is finer than a microsecond is cut off."""
+"""strptime's directives. `%f` takes one to nine digits, or none where a point or comma stands before it; what is finer than a microsecond is cut off."""
 ISO = rf"^(?P<Y>\d{{4}})-(?P<m>\d{{2}})-(?P<d>\d{{2}})(?:[Tt ](?P<H>\d{{2}}):(?P<M>\d{{2}})(?::(?P<S>\d{{2}})(?:[.,](?P<f>\d{{1,9}}))?)?)? ?(?P<z>{ZONE})?$"
 
 COUNTED = pa.decimal128(28, 9)
@@ -59,8 +59,14 @@ def pattern_of(text: str) -> str:
     """RE2 pattern of a strptime format; ISO 8601 for an empty one."""
     if not text:
         return ISO
-    pieces = re.split(r"(%.)", text)
-    return "^" + "".join(PARTS[p[1]] if len(p) == 2 and p[0] == "%" else re.escape(p) for p in pieces) + "$"
+    pieces = re.split(r"([.,]%f|%.)", text)
+    return "^" + "".join(_piece(p) for p in pieces) + "$"
+
+
+def _piece(piece: str) -> str:
+    if piece[1:] == "%f":  # who writes a whole second leaves its fraction out
+        return f"(?:{re.escape(piece[0])}{PARTS['f']})?"
+    return PARTS[piece[1]] if len(piece) == 2 and piece[0] == "%" else re.escape(piece)
 
 
 def written(texts: pa.Array, *, form: str, timezone: str) -> Times:

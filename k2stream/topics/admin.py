@@ -10,7 +10,9 @@ from k2stream.transport.sink import LogSink
 
 
 def plan_for(settings: Settings, declared: Sequence[Declared], *, delete: bool = False) -> Plan:
-    """What the log that the settings name lacks; changes nothing. Raises TransportError."""
+    """What the log that the settings name lacks; changes nothing, and makes no log where there is none. Raises TransportError."""
+    if not settings.broker and not settings.home_path("log").exists():
+        return plan(declared, {}, delete=delete)
     return asyncio.run(_plan_for(settings, declared, delete=delete))
 
 

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from uuid import uuid4
 
@@ -59,8 +59,15 @@ class Site:
         return subprocess.Popen(self.command(*options), cwd=ROOT, env={**os.environ, **self.environment}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     def k2(self, *options: str, code: int = 0, **environment: str) -> subprocess.CompletedProcess[str]:
-        environment = {**os.environ, **self.environment, **environment}
-        done = subprocess.run(self.command(*options), cwd=ROOT, env=environment, capture_output=True, text=True, timeout=100)
+        return self._ended(self.command(*options), code, environment)
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Another command, which must end well."""
+        return self._ended([sys.executable, "-m", "k2stream.cli", *arguments], 0, {})
+
+    def _ended(self, command: Sequence[str], code: int, environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+        known = {**os.environ, **self.environment, **environment}
+        done = subprocess.run(command, cwd=ROOT, env=known, capture_output=True, text=True, timeout=100)
         assert done.returncode == code, (done.stdout, done.stderr)
         return done
 

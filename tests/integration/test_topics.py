@@ -109,6 +109,15 @@ def test_what_drifted_is_shown_and_mended_once(log: Log) -> None:
     assert a not in again
 
 
+def test_asking_makes_no_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`plan`, `diff` and a dry run on a home that is not there leave it so."""
+    log = Log(tmp_path, "", monkeypatch)
+    assert f"create    {log.topic('a')}  with 4 partitions" in log.k2("plan")
+    assert f"{log.topic('a')}: topic: declared 4 partitions, found nothing" in log.k2("diff", code=1)
+    log.k2("apply", "--dry-run")
+    assert not log.settings.home.exists()
+
+
 def test_a_topic_that_nobody_declares_is_deleted_only_on_two_words(log: Log) -> None:
     """Neither `apply`, nor `--delete` without a yes; another topic of the log is never in question."""
     log.k2("apply")

@@ -232,6 +232,10 @@ def test_a_draft_says_what_it_could_not_find(tmp_path: Path) -> None:
     text = drafted("trades", ["Date", "Time", "Px", "Vol", "Odd Column"], {"Date": "03/10/2014", "Time": "07:57:14.754"})
     assert 'timestamp: {columns: [Date, Time], format: "%m/%d/%Y %H:%M:%S.%f", timezone: UTC}' in text
     assert "# symbol: expected a column" in text
+    assert "price: Px\n" in text
+    assert 'price: {column: Px, decimal: ",", thousands: "."}' in drafted("trades", ["Px"], {"Px": "1.234,50"})
+    assert 'price: {column: Px, thousands: ","}' in drafted("trades", ["Px"], {"Px": "1,234.50"})
+    assert "price: Px\n" in drafted("trades", ["Px"], {"Px": "1,234"})
     assert strictyaml.dirty_load(text, allow_flow_style=True).data["vendor_data"] == {"odd_column": "Odd Column"}
     with pytest.raises(LoadError, match="symbol, currency of trades is not mapped"):
         mapping(tmp_path, text)

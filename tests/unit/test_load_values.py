@@ -112,6 +112,16 @@ def test_local_times_are_those_of_the_zone(local: datetime) -> None:
     assert read_times([local.isoformat()], timezone=SYDNEY) == [micros(aware.astimezone(UTC)) if exists else None]
 
 
+def test_a_whole_second_needs_no_fraction() -> None:
+    """Vendors leave it out; a point without digits is no time."""
+    form = "%m/%d/%Y %H:%M:%S.%f"
+    assert read_times(["03/10/2014 10:00:01", "03/10/2014 10:00:01.5", "03/10/2014 10:00:01."], form=form, timezone="UTC") == [
+        micros(datetime(2014, 3, 10, 10, 0, 1, tzinfo=UTC)),
+        micros(datetime(2014, 3, 10, 10, 0, 1, 500_000, tzinfo=UTC)),
+        None,
+    ]
+
+
 def test_hours_that_come_twice_or_never() -> None:
     """The two nights of the year, and a time that names its zone itself."""
     assert read_times(["2014-04-06 02:30:00"], timezone=SYDNEY) == [micros(datetime(2014, 4, 5, 15, 30, tzinfo=UTC))]
