@@ -4,7 +4,7 @@ For every topic partition it asks, within `start <= offset < next` (design §9 a
 
 1. next - start = rows + duplicates + dead_letters + markers + holes, none of them negative;
 2. the data files hold rows - retired rows, each of an offset of its own, and none at or above `next`;
-3. no native id twice within the dedup tolerance;
+3. no native id twice within the dedup tolerance (of instruments: no company of an exchange twice);
 4. every dead letter has its letter, as long as its topic keeps it.
 
 And of the snapshot: every data file can be read and holds as many rows as its manifest says. What does not hold
@@ -19,13 +19,21 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Protocol
 
+from k2stream.lake.catalog import open_catalog
 from k2stream.lake.offsets import Entry, Vector
 from k2stream.lake.reader import TableReader
 from k2stream.query.engine import Engine
-from k2stream.query.recount import Recount, Repeats, faults_of_files, recount, repeated_keys
+from k2stream.query.recount import Recount, Repeats, faults_of_files, recount, repeated_companies, repeated_keys
 from k2stream.records import TopicPartition
+from k2stream.rows import NATIVE_IDS
 from k2stream.settings import Settings
 from k2stream.table_file import TableFile
+
+MAIN = "trades"
+"""The table that every lake has."""
+
+AUDITED: Mapping[str, str] = {MAIN: "trades", "quotes": "quotes", "instruments": "reference_data"}
+"""Tables of rows, and the data type of the topics that each is read from."""
 
 Origin = tuple[str, int, int]
 """Topic, partition and offset of the record that a letter is about: the letter's key."""
@@ -124,7 +132,7 @@ def audit(
     faults = faults_of_files(engine, files)
     readable = [file for file in files if file.path not in faults.unreadable]
     held = recount(engine, readable, head.vector)
-    repeats = repeated_keys(engine, readable, head.vector, tolerance_us=tolerance_us)
+    repeats = _repeats(name, engine, readable, head.vector, tolerance_us)
     mail = Mail.sorted_by(head.vector, letters() if letters else None)
     problems, notes = [*faults.sentences], [*mail.strangers]
     for tp in sorted({*head.vector, *held}):
@@ -137,17 +145,49 @@ def audit(
     return AuditReport(head.snapshot_id, {name: rows}, head.vector, tuple(problems), tuple(notes))
 
 
-def audit_lake(settings: Settings, *, letters: Letters | None = None, letters_dropped: int = 0, name: str = "trades") -> AuditReport:
-    """Audit a table of the lake that the settings name; raises LakeError if there is none.
+def audit_lake(settings: Settings, *, letters: Letters | None = None, letters_dropped: int = 0) -> AuditReport:
+    """Audit the tables of rows of the lake that the settings name, as one report; raises LakeError if there are none.
 
     Only reads: safe beside a worker, whose next commits it does not see.
     """
+    tolerance_us, kept = settings.dedup_tolerance_ms * 1000, None if letters is None else list(letters())
     with ExitStack() as stack:
-        reader = stack.enter_context(closing(TableReader.open_reader(settings, name)))
+        catalog = stack.enter_context(closing(open_catalog(settings)))
         spill = stack.enter_context(TemporaryDirectory(prefix="k2-audit-"))
         engine = stack.enter_context(Engine.of(settings, spill=Path(spill)))
-        tolerance_us = settings.dedup_tolerance_ms * 1000
-        return audit(reader, engine, tolerance_us=tolerance_us, letters=letters, letters_dropped=letters_dropped, name=name)
+        reports = []
+        for name, data_type in AUDITED.items():
+            if name == MAIN or catalog.table_exists((settings.namespace, name)):
+                reader = stack.enter_context(closing(TableReader.open_reader(settings, name)))
+                mail = None if kept is None else [origin for origin in kept if _data_type_of(origin[0]) == data_type]
+                asked = None if mail is None else mail.copy
+                reports.append(audit(reader, engine, tolerance_us=tolerance_us, letters=asked, letters_dropped=letters_dropped, name=name))
+    return together([r for r in reports if r.snapshot_id is not None] or reports)
+
+
+def together(reports: Sequence[AuditReport]) -> AuditReport:
+    """Reports of several tables as one; the snapshot is that of the first."""
+    first, *others = reports
+    return AuditReport(
+        first.snapshot_id,
+        {name: rows for r in reports for name, rows in r.tables.items()},
+        {tp: entry for r in reports for tp, entry in r.vector.items()},
+        tuple(sentence for r in reports for sentence in r.problems),
+        (*(sentence for r in reports for sentence in r.notes), *(f"{', '.join(r.tables)}: snapshot {r.snapshot_id}" for r in others)),
+    )
+
+
+def _data_type_of(topic: str) -> str:
+    """Of a market topic; any other counts as trades', whose audit says that nobody knows it."""
+    parts = topic.split(".")
+    return parts[2] if len(parts) == 4 and parts[2] in AUDITED.values() else AUDITED[MAIN]
+
+
+def _repeats(name: str, engine: Engine, files: Sequence[TableFile], vector: Vector, tolerance_us: int) -> Mapping[TopicPartition, Repeats]:
+    """Rows that stand twice: for instruments by company, for others by the venue's own id."""
+    if name == "instruments":
+        return repeated_companies(engine, files, vector)
+    return repeated_keys(engine, files, vector, tolerance_us=tolerance_us, native_id=NATIVE_IDS[name])
 
 
 @dataclass(frozen=True, slots=True)

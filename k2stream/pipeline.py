@@ -93,8 +93,8 @@ def judge_many(batches: Sequence[Batch], decoded: Sequence[Decoded], by: Judging
 def judge(batch: Batch, decoded: Decoded, by: Judging) -> Judged:
     """One batch as rows with keys and the filter's word, and its rejects; raises UnexplainedHole as judge_many does."""
     invalid = validate(decoded.rows, exchange=by.exchange, asset_class=by.asset_class, now_us=by.now_us, limits=by.limits)
-    rows = _without(decoded.rows, [i.row for i in invalid])
-    rejects = (*decoded.rejects, *_rejects_of(batch, invalid)) if invalid else decoded.rejects
+    rows = without(decoded.rows, [i.row for i in invalid])
+    rejects = (*decoded.rejects, *rejects_of(batch, invalid)) if invalid else decoded.rejects
     return _judged(batch, decoded, rows, rejects, _keys_of(rows), by)
 
 
@@ -108,7 +108,7 @@ def _judged(batch: Batch, decoded: Decoded, rows: pa.Table, rejects: Sequence[Re
         maybe=by.seen.maybe(keys, event_times_us(rows), batch.tp),
         rejects=tuple(sorted(rejects, key=lambda r: r.offset)),
         markers=decoded.markers,
-        holes=_holes(batch, rows.num_rows + len(rejects) + len(decoded.markers)),
+        holes=holes_of(batch, rows.num_rows + len(rejects) + len(decoded.markers)),
         marked_through=by.marked_through,
         size_bytes=rows.nbytes + _noted_bytes(rejects, decoded.markers),
     )
@@ -147,7 +147,7 @@ def settle(asked: Asked, answers: NDArray[np.bool_], tracker: Tracker) -> Settle
         times_us=event_times_us(new),
         events=events,
         deltas=_deltas(asked, duplicate),
-        spans=_spans(asked.judged),
+        spans=spans_of(asked.judged),
         rejects=notes.rejects,
         has_notes=bool(notes.markers or notes.rejects or "reset" in events["kind"].unique().to_pylist()),
     )
@@ -164,7 +164,7 @@ def event_times_us(rows: pa.Table) -> NDArray[np.int64]:
     return times
 
 
-def _without(rows: pa.Table, drop: list[int]) -> pa.Table:
+def without(rows: pa.Table, drop: list[int]) -> pa.Table:
     if not drop:
         return rows
     keep = np.ones(rows.num_rows, dtype=bool)
@@ -172,7 +172,7 @@ def _without(rows: pa.Table, drop: list[int]) -> pa.Table:
     return rows.filter(pa.array(keep))
 
 
-def _rejects_of(batch: Batch, invalid: Sequence[Invalid]) -> list[Reject]:
+def rejects_of(batch: Batch, invalid: Sequence[Invalid]) -> list[Reject]:
     """Letters need the bytes as they came, so bad rows are read again one by one; they are few."""
     records: Mapping[int, Record] = records_at(batch, {i.offset for i in invalid})
     return [_reject(records[i.offset], i) for i in invalid]
@@ -195,7 +195,7 @@ def _reject(record: Record, invalid: Invalid) -> Reject:
     )
 
 
-def _holes(batch: Batch, records: int) -> int:
+def holes_of(batch: Batch, records: int) -> int:
     explained, is_compacted = 0, False
     for b in batch.log_batches:
         if b.kind is not Kind.DATA:
@@ -224,7 +224,7 @@ def _deltas(asked: Asked, duplicate: NDArray[np.bool_]) -> dict[TopicPartition, 
     return deltas
 
 
-def _spans(judged: Sequence[Judged]) -> dict[TopicPartition, tuple[int, int]]:
+def spans_of(judged: Sequence[Judged]) -> dict[TopicPartition, tuple[int, int]]:
     spans: dict[TopicPartition, tuple[int, int]] = {}
     for j in judged:
         first, _ = spans.get(j.tp, (j.first_offset, 0))

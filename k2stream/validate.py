@@ -206,5 +206,11 @@ QUOTE_RULES: tuple[Rule, ...] = (
     *(Rule(Reason.QUANTITY_MUST_NOT_BE_NEGATIVE, name, _not_negative(name), lambda _: "0 or greater") for name in ("bid_quantity", "ask_quantity")),
     *WHEN,
 )
+INSTRUMENT_RULES: tuple[Rule, ...] = (
+    MESSAGE_ID,
+    Rule(Reason.COMPANY_ID_REQUIRED, "company_id", _required("company_id"), lambda _: "a non-empty string"),
+    *WHO,
+)
+
 RULES_OF: Mapping[str, tuple[Rule, ...]] = {"trade_id": RULES, "quote_id": QUOTE_RULES}
 """By the native id's column."""

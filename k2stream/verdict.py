@@ -31,7 +31,6 @@ class Reason(StrEnum):
     MESSAGE_ID_REQUIRED = "message_id_required"
     QUOTE_ID_REQUIRED = "quote_id_required"
     COMPANY_ID_REQUIRED = "company_id_required"
-    COMPANY_ID_NOT_KEY = "company_id_not_key"
     PRICE_MUST_NOT_BE_NEGATIVE = "price_must_not_be_negative"
     QUANTITY_MUST_NOT_BE_NEGATIVE = "quantity_must_not_be_negative"
     INVALID_SIDE = "invalid_side"

@@ -58,7 +58,7 @@ class Capture:
         self.plan, self.edges, self.clock, self.health = plan, edges, clock, health
         self.progress, self.stages, self.pause = Progress(plan.data_type), Stages(), Pause(plan.data_type)
         self._on_fatal = on_fatal
-        self._intake = Intake(plan.data_type, edges, limits=plan.limits, clock=clock, stages=self.stages)
+        self._intake = Intake(plan.data_type, edges, judge=plan.judge, limits=plan.limits, clock=clock, stages=self.stages)
         self._sink_thread = ThreadPoolExecutor(1, thread_name_prefix=f"sink-{plan.data_type}")
         self._era = 0
         self._closed: asyncio.Queue[OpenWindow] = asyncio.Queue(maxsize=1)
@@ -266,7 +266,7 @@ class Capture:
         if closing is None:
             return
         closing.recent.drop_through(self._oldest_marked(window))
-        settled, staged = await self._in_sink_thread(lambda: sink.settle_and_write(self.edges, closing, window, self.stages))
+        settled, staged = await self._in_sink_thread(lambda: self.plan.settle_and_write(self.edges, closing, window, self.stages))
         if settled.rejects and era == self._era:
             await self.edges.letters(settled.rejects)
         if era != self._era:

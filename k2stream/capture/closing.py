@@ -58,7 +58,7 @@ def settle_and_write(edges: Edges, closing: Closing, window: OpenWindow, stages:
     closing.recent.add(window.number, settled.keys)
     closing.dirty |= set(settled.spans)
     with stages.timed("write"):
-        staged = edges.table.write(_files_of(closing, window, settled))
+        staged = edges.table.write(files_of(closing, window, settled))
     return settled, staged
 
 
@@ -71,7 +71,7 @@ def _answers(edges: Edges, closing: Closing, asked: Asked) -> NDArray[np.bool_]:
     return edges.lookup(exchange, symbol, native_id, time, snapshot_id)
 
 
-def _files_of(closing: Closing, window: OpenWindow, settled: Settled) -> Window:
+def files_of(closing: Closing, window: OpenWindow, settled: Settled) -> Window:
     """A tracker file goes along when the rows alone could not bring a restart to the same state."""
     tracker = None
     if settled.has_notes or closing.commits >= TRACKER_FILE_EVERY - 1:

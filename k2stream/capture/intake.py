@@ -7,10 +7,11 @@ from itertools import groupby
 from typing import TypeVar
 
 from k2stream.capture.edges import Edges
+from k2stream.capture.plan import Judge
 from k2stream.capture.stages import Stages
 from k2stream.clock import Clock
 from k2stream.dedup.bloom import SeenFilter
-from k2stream.pipeline import Judging, Settled, judge_many
+from k2stream.pipeline import Judging, Settled
 from k2stream.records import Batch, TopicPartition
 from k2stream.topics import TopicName
 from k2stream.validate import Limits
@@ -30,8 +31,8 @@ a larger one costs more a row, for its memory does not stay in the caches and is
 class Intake:
     """Batches of one data type in the order of their arrival. The filter's one user is its thread."""
 
-    def __init__(self, data_type: str, edges: Edges, *, limits: Limits, clock: Clock, stages: Stages) -> None:
-        self._edges, self._limits, self._clock, self._stages = edges, limits, clock, stages
+    def __init__(self, data_type: str, edges: Edges, *, judge: Judge, limits: Limits, clock: Clock, stages: Stages) -> None:
+        self._edges, self._judge_batches, self._limits, self._clock, self._stages = edges, judge, limits, clock, stages
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"decode-{data_type}")
         self._queue: asyncio.Queue[Batch] = asyncio.Queue()
         self.marked_through = 0
@@ -106,4 +107,4 @@ class Intake:
     def _judge_topic(self, pairs: Sequence[tuple[Batch, Decoded]], seen: SeenFilter) -> list[Judged]:
         name = TopicName.parse(pairs[0][0].topic)
         by = Judging(name.exchange.upper(), name.asset_class, seen, self._limits, self._clock.now_us(), self.marked_through)
-        return judge_many([batch for batch, _ in pairs], [decoded for _, decoded in pairs], by)
+        return self._judge_batches([batch for batch, _ in pairs], [decoded for _, decoded in pairs], by)

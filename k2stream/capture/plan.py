@@ -1,12 +1,21 @@
 """What one capture is told by the settings."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from k2stream.capture.closing import Closing, settle_and_write
+from k2stream.capture.edges import Edges, Staged
+from k2stream.capture.stages import Stages
 from k2stream.dedup.bloom import SeenFilter
 from k2stream.gaps import Tracker
+from k2stream.pipeline import Judging, Settled, judge_many
+from k2stream.records import Batch
 from k2stream.validate import Limits
-from k2stream.window import WindowLimits
+from k2stream.verdict import Decoded, Judged
+from k2stream.window import OpenWindow, WindowLimits
+
+Judge = Callable[[Sequence[Batch], Sequence[Decoded], Judging], list[Judged]]
+SettleAndWrite = Callable[[Edges, Closing, OpenWindow, Stages], tuple[Settled, Staged]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,3 +29,7 @@ class Plan:
     start: str
     new_filter: Callable[[], SeenFilter]
     new_tracker: Callable[[], Tracker]
+    judge: Judge = judge_many
+    """Batches of one topic as rows and rejects."""
+    settle_and_write: SettleAndWrite = settle_and_write
+    """A window decided, and its files."""

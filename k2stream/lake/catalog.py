@@ -17,7 +17,7 @@ from pyiceberg.partitioning import PARTITION_FIELD_ID_START, PartitionField, Par
 from pyiceberg.schema import Schema, assign_fresh_schema_ids
 from pyiceberg.table import Table
 from pyiceberg.table.sorting import SortField, SortOrder
-from pyiceberg.transforms import DayTransform, IdentityTransform, Transform
+from pyiceberg.transforms import BucketTransform, DayTransform, IdentityTransform, Transform
 from pyiceberg.types import NestedField
 from sqlalchemy.exc import IntegrityError
 
@@ -108,6 +108,9 @@ def _partition_spec(schema: Schema, declaration: TableDeclaration) -> PartitionS
         source = schema.find_field(declaration.day_of)
         fields.append((source, DayTransform(), f"{source.name}_day"))
     fields += [(schema.find_field(name), IdentityTransform(), name) for name in declaration.partition_by]
+    if declaration.buckets is not None:
+        source, count = schema.find_field(declaration.buckets[0]), declaration.buckets[1]
+        fields.append((source, BucketTransform(count), f"{source.name}_bucket"))
     return PartitionSpec(
         *(
             PartitionField(source_id=source.field_id, field_id=PARTITION_FIELD_ID_START + i, transform=transform, name=name)

@@ -216,8 +216,12 @@ class WindowCommit:
 
     def commit(self, staged: Staged, deadline: Deadline) -> Head:
         """Steps 2 to 4. Raises Fenced if another writer moved the window's partitions; see Committer.apply."""
+        return self.apply(staged, lambda head: window_on(head, staged), deadline)
+
+    def apply(self, staged: Staged, change: Change, deadline: Deadline) -> Head:
+        """The same for a window whose addition is more than its files: `change` begins with `window_on`."""
         self._refuse_old(staged)
-        head = self._committer.apply(lambda head: window_on(head, staged), commit_id=staged.commit_id, deadline=deadline)
+        head = self._committer.apply(change, commit_id=staged.commit_id, deadline=deadline)
         self._on_step("4.decided")
         return head
 

@@ -27,5 +27,7 @@ class TableDeclaration:
     """Order of the rows inside a file."""
     bounds: tuple[str, ...]
     """Columns whose exact lower and upper bounds the manifests keep: what queries prune files by."""
+    buckets: tuple[str, int] | None = None
+    """A text column whose hash cuts each partition into so many: small ones, to be replaced whole. None: not cut."""
     unique: tuple[str, ...] = ()
     """Columns whose values hardly repeat: a dictionary would cost time and save nothing."""

@@ -70,7 +70,7 @@ class ParquetFormat:
 
     def _check(self, table: Table) -> None:
         """The writer fills in the partition itself, so a table that is cut otherwise must not be written to."""
-        declared = [*([DayTransform()] if self.declaration.day_of else []), *self.declaration.partition_by]
+        declared = [*([DayTransform()] if self.declaration.day_of else []), *self.declaration.partition_by, *(self.declaration.buckets or ())[:1]]
         if len(table.spec().fields) != len(declared):
             raise ValueError(f"the table is partitioned by {table.spec()}, expected {declared}")
 
@@ -121,8 +121,13 @@ class ParquetFormat:
 def partition_path(declaration: TableDeclaration, partition: Partition) -> str:
     """Folder of a partition below the table's data, as Hive names it: `timestamp_day=2014-03-10/exchange=ASX/`."""
     days = [f"{declaration.day_of}_day"] if declaration.day_of else []
-    texts = [str(np.datetime64(value, "D")) if isinstance(value, int) else value for value in partition]
-    return "".join(f"{name}={_plain(text)}/" for name, text in zip([*days, *declaration.partition_by], texts, strict=True))
+    buckets = [f"{declaration.buckets[0]}_bucket"] if declaration.buckets else []
+    texts = [_text(value, is_day=bool(days) and place == 0) for place, value in enumerate(partition)]
+    return "".join(f"{name}={_plain(text)}/" for name, text in zip([*days, *declaration.partition_by, *buckets], texts, strict=True))
+
+
+def _text(value: int | str, *, is_day: bool) -> str:
+    return str(np.datetime64(value, "D")) if is_day else str(value)
 
 
 def _plain(text: str) -> str:

@@ -132,7 +132,7 @@ class TradesLake(TableReader):
 
     def commit(self, staged: Staged, deadline: Deadline) -> Head:
         """Steps 2 to 4: one snapshot, once. Raises Fenced, CommitUnknown, or LakeError if it is known not to have landed."""
-        head = self._windows.commit(staged, deadline)
+        head = self._commit(staged, deadline)
         self._seen = self._rows.table
         log.info(
             "window.committed",
@@ -145,6 +145,9 @@ class TradesLake(TableReader):
             partitions=len(staged.window.spans),
         )
         return head
+
+    def _commit(self, staged: Staged, deadline: Deadline) -> Head:
+        return self._windows.commit(staged, deadline)
 
     def take_outbox(self, deadline: Deadline) -> int:
         """Step 5: hand gap events and dead letters on to their tables, then let go of snapshots beyond those to be kept.

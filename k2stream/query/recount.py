@@ -48,6 +48,17 @@ WHERE least(since, until) <= to_microseconds($tolerance_us) AND "offset" >= span
 GROUP BY neighbours.topic, neighbours.partition
 """
 
+REPEATED_COMPANIES = """
+WITH held AS (
+  SELECT topic, partition, exchange, company_id, count(*) OVER (PARTITION BY asset_class, exchange, company_id) AS times
+  FROM read_parquet($files, hive_partitioning = false)
+)
+SELECT topic, partition, count(*) AS rows, min(exchange || '/' || company_id) AS example
+FROM held JOIN span USING (topic, partition)
+WHERE times > 1
+GROUP BY topic, partition
+"""
+
 ROWS_IN_FILE = "SELECT sum(num_rows)::BIGINT AS rows FROM parquet_file_metadata($files)"
 
 
@@ -91,6 +102,14 @@ def repeated_keys(
     if not files:
         return {}
     found = engine.ask(REPEATS.format(native_id=native_id), files=files, values={"tolerance_us": tolerance_us}, tables={"span": spans(vector)}).to_pylist()
+    return {TopicPartition(row["topic"], row["partition"]): Repeats(row["rows"], row["example"]) for row in found}
+
+
+def repeated_companies(engine: Engine, files: Sequence[TableFile], vector: Vector) -> Mapping[TopicPartition, Repeats]:
+    """Instruments that a table holds twice although the newest should have replaced the others; raises QueryError."""
+    if not files:
+        return {}
+    found = engine.ask(REPEATED_COMPANIES, files=files, tables={"span": spans(vector)}).to_pylist()
     return {TopicPartition(row["topic"], row["partition"]): Repeats(row["rows"], row["example"]) for row in found}
 
 

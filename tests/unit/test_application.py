@@ -40,12 +40,12 @@ def declared(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, object]:
 
 def test_the_exact_set_of_agents(declared: Mapping[str, object]) -> None:
     """By their pinned names."""
-    assert declared["agents"] == ["deadletters", "quotes", "trades"]
+    assert declared["agents"] == ["deadletters", "instruments", "quotes", "trades"]
 
 
 def test_the_exact_set_of_topics(declared: Mapping[str, object]) -> None:
     """Market topics come in batches and by pattern, letters one by one and by name."""
-    assert declared["batch_topics"] == {"quotes": ["market.*.*.*"], "trades": ["market.*.*.*"]}
+    assert declared["batch_topics"] == {"quotes": ["market.*.*.*"], "reference_data": ["market.*.*.*"], "trades": ["market.*.*.*"]}
     kinds = ("quotes", "reference_data", "trades")
     assert declared["event_topics"] == [f"dlq.{asset_class}.{kind}" for asset_class in ("crypto", "equities") for kind in kinds]
 

@@ -1,0 +1,163 @@
+"""Windows of changes into a table that keeps one row a key: small partitions are replaced whole, in the commit protocol (design §9).
+
+    1  nothing of the rows is written: what they become is the head's to say
+    2  load the head, compare its vector with the window's start: the fence. Then read the files of every partition that a change
+       lies in, and write what it is afterwards as one new file each
+    3  one snapshot that takes those files out and puts these in, required to follow exactly that head
+    4  as for windows of rows; on a new head only partitions whose files are others by now are merged again
+
+What a partition becomes follows from its files and the changes alone, so any number of attempts ends in the same rows. A crash leaves
+orphan files or the new snapshot. PyIceberg's own upsert joins the whole table row by row in Python (1 M rows took 17.5 minutes).
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+from uuid import uuid4
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from pyiceberg.catalog import Catalog
+from pyiceberg.manifest import DataFile
+from pyiceberg.table import Table
+from pyiceberg.transforms import BucketTransform
+from pyiceberg.types import StringType
+
+from k2stream.clock import Deadline
+from k2stream.instruments.merge import KEPT, merged
+from k2stream.lake.commit import Addition, window_on
+from k2stream.lake.declaration import TableDeclaration
+from k2stream.lake.file_io import local_path, sync_folder
+from k2stream.lake.head import Head
+from k2stream.lake.offsets import Counts, Vector
+from k2stream.lake.overwrite import live_files
+from k2stream.lake.parquet import ParquetFormat, Partition, Slice, partition_path
+from k2stream.lake.summary import KIND
+from k2stream.lake.table import TradesLake
+from k2stream.lake.trouble import translated
+from k2stream.lake.window import Window
+from k2stream.lake.writer import Staged, data_folder
+from k2stream.records import TopicPartition
+from k2stream.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Replaced:
+    """One partition after a window."""
+
+    drops: tuple[str, ...]
+    """The files that it was."""
+    file: DataFile | None
+    """What it is now; None if nothing is left."""
+    gained: Counter[TopicPartition]
+    """Rows by origin, less those that it had before."""
+
+
+class InstrumentsLake(TradesLake):
+    """Takes windows of changes (k2stream.instruments.merge.CHANGES); all else as for rows."""
+
+    def __init__(
+        self, catalog: Catalog, settings: Settings, rows: tuple[Table, TableDeclaration], *beside: tuple[Table, TableDeclaration], **options: Any
+    ) -> None:
+        super().__init__(catalog, settings, rows, *beside, **options)
+        self._form, self._is_synced = ParquetFormat(*rows), settings.fsync
+
+    def write(self, window: Window) -> Staged:
+        """Step 1: letters only; the rows wait for the head."""
+        return replace(super().write(replace(window, rows=KEPT.empty_table())), window=window)
+
+    def _commit(self, staged: Staged, deadline: Deadline) -> Head:
+        table = self._rows
+        replacing = Replacing(lambda: table.table or table.load(), self._form, staged, on_step=self._on_step, is_synced=self._is_synced)
+        return self._windows.apply(staged, replacing.on, deadline)
+
+
+class Replacing:
+    """One window on its way into the table, on whatever head that has by now."""
+
+    def __init__(self, table: Callable[[], Table], form: ParquetFormat, staged: Staged, *, on_step: Callable[[str], None], is_synced: bool) -> None:
+        """`table` as last loaded, which is the head that `on` is asked for."""
+        self._table, self._form, self._staged = table, form, staged
+        self._on_step, self._is_synced = on_step, is_synced
+        self._changes = dict(self._by_partition(staged.window.rows))
+        self._merged: dict[tuple[Partition, tuple[str, ...]], Replaced] = {}
+
+    def on(self, head: Head) -> Addition:
+        """The snapshot that the window is on `head`; raises Fenced, or LakeError if a file cannot be read or written."""
+        window, whole = self._staged.window, window_on(head, self._staged)
+        table = self._table()
+        with translated("replace partitions of", table.location()):
+            parts = [self._replaced(table, partition, paths) for partition, paths in self._inputs(table).items()]
+            self._sync([part.file.file_path for part in parts if part.file is not None])
+        self._on_step("2.merged")
+        gained = sum((part.gained for part in parts), Counter[TopicPartition]())
+        taken = Counter({tp: counts.rows for tp, counts in window.deltas.items()})
+        taken.subtract(gained)
+        carried = replace(whole.carried, vector=_retired(whole.carried.vector, taken))
+        files = [part.file for part in parts if part.file is not None]
+        return Addition(carried, files=files, drops=[path for part in parts for path in part.drops], says={**whole.says, KIND: "replacement"})
+
+    def _by_partition(self, changes: pa.Table) -> Iterator[tuple[Partition, pa.Table]]:
+        """Changes of each partition of the table, oldest first."""
+        if not changes.num_rows:
+            return
+        column, count = self._form.declaration.buckets or ("company_id", 1)
+        bucket_of = BucketTransform(count).transform(StringType())
+        words = changes[column].combine_chunks().dictionary_encode()
+        buckets = np.array([bucket_of(word) for word in words.dictionary.to_pylist()], np.int64)[words.indices.to_numpy()]
+        for exchange in pc.unique(changes["exchange"]).to_pylist():
+            is_its = pc.equal(changes["exchange"], exchange).to_numpy()
+            for bucket in np.unique(buckets[is_its]).tolist():
+                yield (exchange, bucket), changes.filter(pa.array(is_its & (buckets == bucket)))
+
+    def _inputs(self, table: Table) -> Mapping[Partition, tuple[str, ...]]:
+        """Files of the partitions that change."""
+        found: defaultdict[Partition, list[str]] = defaultdict(list)
+        for path, file in live_files(table).items():
+            found[tuple(file.partition[i] for i in range(len(file.partition)))].append(path)
+        return {partition: tuple(sorted(found[partition])) for partition in self._changes}
+
+    def _replaced(self, table: Table, partition: Partition, paths: tuple[str, ...]) -> Replaced:
+        if (partition, paths) not in self._merged:
+            self._merged[partition, paths] = self._merge(table, partition, paths)
+        return self._merged[partition, paths]
+
+    def _merge(self, table: Table, partition: Partition, paths: tuple[str, ...]) -> Replaced:
+        held = pa.concat_tables([KEPT.empty_table(), *(_read(table, path) for path in paths)])
+        after = merged(held, self._changes[partition])
+        gained = _origins(after)
+        gained.subtract(_origins(held))
+        return Replaced(paths, self._write(table, partition, after) if after.num_rows else None, gained)
+
+    def _write(self, table: Table, partition: Partition, rows: pa.Table) -> DataFile:
+        location = f"{data_folder(table)}/{partition_path(self._form.declaration, partition)}{uuid4()}.parquet"
+        order = pc.sort_indices(rows, [(name, "ascending") for name in self._form.declaration.sort_by]).to_numpy()
+        return self._form.write(table.io, location, Slice(partition, self._form.cast(rows), order))
+
+    def _sync(self, locations: list[str]) -> None:
+        paths = [path for location in locations if self._is_synced and (path := local_path(location)) is not None]
+        for folder in {path.parent for path in paths}:
+            sync_folder(folder)
+
+
+def _read(table: Table, path: str) -> pa.Table:
+    with table.io.new_input(path).open() as stream:
+        return pq.read_table(stream).select(KEPT.names).cast(KEPT)
+
+
+def _origins(rows: pa.Table) -> Counter[TopicPartition]:
+    """How many rows come from each partition of the log."""
+    counts = rows.group_by(["topic", "partition"]).aggregate([([], "count_all")]).to_pylist()
+    return Counter({TopicPartition(row["topic"], row["partition"]): row["count_all"] for row in counts})
+
+
+def _retired(vector: Vector, taken: Mapping[TopicPartition, int]) -> Vector:
+    """The vector with the rows counted that were taken, or stood there before, and do not stand there now."""
+    moved = dict(vector)
+    for tp, rows in taken.items():
+        if rows:
+            moved[tp] = replace(moved[tp], counts=moved[tp].counts + Counts(retired=rows))
+    return moved

@@ -1,0 +1,96 @@
+"""Quotes keep what trades keep: one row a record, the ledger balanced, whoever dies in between; and cost nothing where there are none."""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+
+from k2stream.lake.reader import TableReader
+from k2stream.playback import publish_recorded
+from k2stream.query.engine import Engine
+from k2stream.settings import Settings
+from k2stream.worker_process import WorkerProcess
+from tests.services.start_site import k2, until
+
+ROOT = Path(__file__).parents[2]
+ROWS = 4_000
+STEPS = ("1.rows", "3.before", "3.after", "6.saving")
+
+
+@contextmanager
+def worker(home: Path, **environment: str) -> Iterator[WorkerProcess]:
+    with WorkerProcess(home=home, root=ROOT, log_path=home / "worker.log", environment={"K2_WINDOW_MS": "200", **environment}) as w:
+        yield w
+
+
+def rows_of(w: WorkerProcess, data_type: str = "quotes") -> int:
+    return sum(p["rows"] for p in (w.state() or {}).get(data_type, {}).get("partitions", ()))
+
+
+def is_caught_up(w: WorkerProcess, rows: int) -> Callable[[], bool]:
+    return lambda: rows_of(w) == rows and (w.state() or {})["quotes"]["lag"] == 0
+
+
+def audited(home: Path) -> dict[str, object]:
+    done = k2(home, "audit", "--json", environment={})
+    report: dict[str, object] = json.loads(done.stdout)
+    assert (done.returncode, report["balanced"]) == (0, True), report
+    return report
+
+
+def distinct(home: Path) -> tuple[int, int]:
+    """Rows and different quotes of the table."""
+    with closing(TableReader.open_reader(Settings(home=home), "quotes")) as reader, Engine() as engine:
+        files = reader.files(reader.head().snapshot_id or 0)
+        found = engine.ask("SELECT count(*) AS rows, count(DISTINCT quote_id) AS ids FROM read_parquet($files)", files=files).to_pylist()[0]
+    return found["rows"], found["ids"]
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_worker_killed_between_two_steps_leaves_each_quote_once(tmp_path: Path, step: str) -> None:
+    """At every seam of the protocol: the next worker goes on, and audit, rows and ids agree."""
+    publish_recorded(Settings(home=tmp_path), "quotes", rows=ROWS)
+    with worker(tmp_path, K2_CRASH_AT=step) as w:
+        assert w.wait(180) != 0
+    with worker(tmp_path) as w:
+        until(w, is_caught_up(w, ROWS), "caught up")
+    assert audited(tmp_path)["tables"] == {"quotes": ROWS}
+    assert distinct(tmp_path) == (ROWS, ROWS)
+
+
+def test_a_second_feed_of_the_same_quotes_makes_no_second_row(tmp_path: Path) -> None:
+    """Dedup goes by the quote's own id."""
+    settings = Settings(home=tmp_path)
+    publish_recorded(settings, "quotes", rows=ROWS)
+    publish_recorded(settings, "quotes", rows=ROWS)
+    with worker(tmp_path) as w:
+        until(w, lambda: sum(p["duplicates"] for p in (w.state() or {}).get("quotes", {}).get("partitions", ())) == ROWS, "duplicates seen")
+        assert rows_of(w) == ROWS
+    assert distinct(tmp_path) == (ROWS, ROWS)
+
+
+def test_trades_and_quotes_share_a_worker(tmp_path: Path) -> None:
+    """Each has its table, ledger and counts; the first topic of quotes is taken up while trades run, and gap events of both lie in one table."""
+    settings = Settings(home=tmp_path)
+    publish_recorded(settings, "trades", rows=ROWS)
+    with worker(tmp_path) as w:
+        until(w, lambda: rows_of(w, "trades") == ROWS, "trades read")
+        assert "quotes" not in (w.state() or {})
+        publish_recorded(settings, "quotes", rows=ROWS)
+        until(w, is_caught_up(w, ROWS), "quotes read")
+        state = w.state() or {}
+    assert state["causes"] == {}
+    assert state["commits"].keys() >= {"trades", "quotes", "gaps"}
+    assert audited(tmp_path)["tables"] == {"trades": ROWS, "quotes": ROWS}
+
+
+def test_without_quotes_nothing_is_made_for_them(tmp_path: Path) -> None:
+    """No table, no capture, nothing to wait for."""
+    publish_recorded(Settings(home=tmp_path), "trades", rows=200)
+    with worker(tmp_path) as w:
+        until(w, lambda: rows_of(w, "trades") == 200, "trades read")
+        assert "quotes" not in (w.state() or {})
+    assert not list((tmp_path / "warehouse").rglob("quotes"))
+    assert audited(tmp_path)["tables"] == {"trades": 200}
