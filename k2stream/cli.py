@@ -97,24 +97,24 @@ def feed_recorded(
         typer.echo(f"{part.topic}: {part.records:,} {what}, {part.markers:,} markers")
 
 
-Symbols = Annotated[str, typer.Option(help="As the venue writes them, a comma list.")]
+Symbols = Annotated[str, typer.Option(help="As the venue writes them, a comma list; without it those of K2_INSTRUMENTS_FILE, else config/instruments.yaml.")]
 Quotes = Annotated[bool, typer.Option("--quotes", help="Best bid and ask too, into the topic of quotes.")]
 
 
 @feed_app.command("binance")
-def feed_binance(symbols: Symbols, quotes: Quotes = False) -> None:
+def feed_binance(symbols: Symbols = "", quotes: Quotes = False) -> None:
     """Publish Binance's trades as they come, until stopped: --symbols BTCUSDT,ETHUSDT."""
     _feed_live("binance", symbols, quotes=quotes)
 
 
 @feed_app.command("kraken")
-def feed_kraken(symbols: Symbols, quotes: Quotes = False) -> None:
+def feed_kraken(symbols: Symbols = "", quotes: Quotes = False) -> None:
     """Publish Kraken's trades as they come, until stopped: --symbols BTC/USD,ETH/USD."""
     _feed_live("kraken", symbols, quotes=quotes)
 
 
 @feed_app.command("coinbase")
-def feed_coinbase(symbols: Symbols, quotes: Quotes = False) -> None:
+def feed_coinbase(symbols: Symbols = "", quotes: Quotes = False) -> None:
     """Publish Coinbase Exchange's trades as they come, until stopped: --symbols BTC-USD,ETH-USD."""
     _feed_live("coinbase", symbols, quotes=quotes)
 
@@ -124,11 +124,10 @@ def _feed_live(venue: str, symbols: str, *, quotes: bool) -> None:
     from k2stream.home import Home
     from k2stream.live_feed import run
     from k2stream.settings import load_settings
+    from k2stream.topics.files import symbols_of
 
-    wanted = [s.strip() for s in symbols.split(",") if s.strip()]
-    if not wanted:
-        raise typer.BadParameter("expected at least one symbol", param_hint="--symbols")
     settings = load_settings()
+    wanted = [s.strip() for s in symbols.split(",") if s.strip()] or symbols_of(settings, venue)
     Home.open(settings.home)
     run(settings, VENUES[venue], wanted, quotes=quotes)
 

@@ -80,6 +80,13 @@ def symbols_by_exchange(settings: Settings) -> Mapping[str, tuple[str, ...]]:
     return {name: tuple(exchange.symbols) for name, exchange in exchanges.items()}
 
 
+def symbols_of(settings: Settings, exchange: str) -> tuple[str, ...]:
+    """One exchange's symbols; raises SettingsError if the file has none of it."""
+    symbols = symbols_by_exchange(settings).get(exchange, ())
+    _require(bool(symbols), _path(settings.instruments_file, "instruments.yaml"), f"exchanges.{exchange}.symbols", "expected at least one, found none")
+    return symbols
+
+
 def _path(named: str, default: str) -> Path:
     return Path(named) if named else find_root() / "config" / default
 

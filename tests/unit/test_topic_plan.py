@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from k2stream.errors import SettingsError
 from k2stream.settings import Settings
 from k2stream.topics import KINDS, LETTER_TOPICS, TopicName
-from k2stream.topics.files import declared_topics, symbols_by_exchange
+from k2stream.topics.files import declared_topics, symbols_by_exchange, symbols_of
 from k2stream.topics.plan import Action, Declared, Found, Step, plan
 
 ROOT = Path(__file__).parents[2]
@@ -110,6 +110,9 @@ def test_the_instruments_that_are_shipped_are_written_as_their_venues_do() -> No
         "kraken": (11, "BTC/USD"),
         "coinbase": (11, "BTC-USD"),
     }
+    assert symbols_of(Settings(), "kraken") == symbols["kraken"]
+    with pytest.raises(SettingsError, match=r"instruments\.yaml: exchanges\.bybit\.symbols: expected at least one, found none"):
+        symbols_of(Settings(), "bybit")
 
 
 GOOD = """\
