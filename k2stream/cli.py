@@ -8,6 +8,7 @@ import typer
 
 from k2stream.cli_api import api
 from k2stream.cli_backfill import backfill as backfill_command
+from k2stream.cli_dlq import app as dlq_app
 from k2stream.cli_load import load as load_command
 from k2stream.cli_topics import app as topics_app
 from k2stream.errors import K2Error, QueryError, ServiceError
@@ -34,6 +35,7 @@ app.add_typer(feed_app, name="feed")
 app.add_typer(query_app, name="query")
 app.add_typer(dev_app, name="dev")
 app.add_typer(topics_app, name="topics")
+app.add_typer(dlq_app, name="dlq")
 app.command("backfill")(backfill_command)
 app.command()(api)
 app.command("load")(load_command)

@@ -36,6 +36,7 @@ MADE = frozenset(
         "faust",
         "schemas",
         "demo.json",
+        "replay.lock",
         "worker.log",
     }
 )

@@ -33,8 +33,9 @@ def set_up_logs(settings: Settings) -> None:
 
 
 def log_to_stderr() -> None:
-    """Before settings are known: what a command prints stays free of log lines."""
-    structlog.configure(logger_factory=structlog.PrintLoggerFactory(file=sys.stderr))
+    """Before settings are known: what a command prints stays free of log lines, and of what only debugging needs."""
+    quiet = structlog.make_filtering_bound_logger(logging.INFO)
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(file=sys.stderr), wrapper_class=quiet)
 
 
 def say_last(sentence: str) -> None:

@@ -1,0 +1,246 @@
+"""Dead letters back into their topics: each attempt published once, at a rate, whatever dies on the way.
+
+A replay writes to the trail where the log ended before it published anything, then, as it goes, where each record now stands. One that
+was killed left records that the trail does not know: they lie behind those ends and carry `first_origin` and `attempt` in
+their headers, so the next replay reads on from there before it chooses its letters. A record that went out twice all the same would be a
+duplicate to the worker: the table has one row.
+"""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import structlog
+
+from k2stream.clock import Clock
+from k2stream.deadletter.envelope import ATTEMPT_HEADER, FIRST_ORIGIN_HEADER, Letter
+from k2stream.deadletter.letters import BATCH_BYTES
+from k2stream.deadletter.standing import DeadLetters
+from k2stream.deadletter.trail import Act, Place, Sent, Writer, began, ended, ends_of, published
+from k2stream.query.letters import Selection, State
+from k2stream.records import Headers, Record, TopicPartition
+from k2stream.transport.reader import read_on
+from k2stream.transport.sink import LogSink, Outgoing
+
+log = structlog.get_logger(__name__)
+
+FETCHED_LETTERS = 2_000
+"""So many letters are in memory with their bytes."""
+CHUNK_LETTERS = 500
+CHUNKS_PER_SECOND = 10
+"""At a low rate records go out in chunks this often, so that a second never gets more than its share."""
+WRITTEN_EVERY_SECONDS = 1.0
+"""The trail is written so often; what a kill leaves out of it is found again in the log."""
+POLL_SECONDS = 0.2
+
+
+@dataclass(slots=True)
+class Replayed:
+    """What one replay did."""
+
+    replay_id: str
+    published: int = 0
+    recovered: int = 0
+    """Records of replays that were cut off, found in the log."""
+    seconds: float = 0.0
+    """Of publishing."""
+    outcomes: dict[str, int] = field(default_factory=dict)
+    waiting: int = 0
+    """Published, and no commit has come to them yet."""
+
+
+async def replay(
+    letters: DeadLetters,
+    sink: LogSink,
+    selection: Selection,
+    *,
+    rate: float | None,
+    wait_seconds: float,
+    progress: Callable[[int], None] = lambda _: None,
+) -> Replayed:
+    """Publish every open letter of `selection` once, `rate` a second at most (None: no bound), then wait for what becomes of them.
+
+    Raises K2Error; what was published until then is found by the next replay.
+    """
+    by, done = letters.writer(), Replayed("")
+    done.replay_id = by.replay_id
+    done.recovered = await asyncio.to_thread(recover, letters, by)
+    await asyncio.to_thread(letters.settle)
+    found = await asyncio.to_thread(letters.chosen, open_ones(selection))
+    if found is not None and found.num_rows:
+        origins, places = found["origin"].to_pylist(), set(zip(found["topic"].to_pylist(), found["partition"].to_pylist(), strict=True))
+        ends = {place: (await sink.bounds(TopicPartition(*place)))[1] for place in places}
+        await asyncio.to_thread(letters.write, [began(by, letters.clock.now_us(), selection=selection.words(), ends=ends)])
+        await _publish(letters, sink, by, origins, rate, done, progress)
+        await asyncio.to_thread(letters.write, [ended(by, letters.clock.now_us())])
+    await _wait(letters, done, wait_seconds)
+    return done
+
+
+def open_ones(selection: Selection) -> Selection:
+    """The same, but only letters that may be replayed."""
+    return Selection(
+        selection.reasons, selection.topic, selection.symbols, selection.start, selection.end, selection.origins, (State.OPEN,), selection.limit
+    )
+
+
+async def _publish(
+    letters: DeadLetters, sink: LogSink, by: Writer, origins: Sequence[str], rate: float | None, done: Replayed, progress: Callable[[int], None]
+) -> None:
+    edits = await asyncio.to_thread(letters.edits)
+    pace, unwritten = Pace(rate, letters.clock), list[Sent]()
+    written_at = letters.clock.monotonic()
+    for first in range(0, len(origins), FETCHED_LETTERS):
+        whole = await asyncio.to_thread(letters.whole, origins[first : first + FETCHED_LETTERS])
+        for chunk in pace.chunks(whole):
+            await asyncio.sleep(pace.wait_seconds(len(chunk)))
+            unwritten += await _send(sink, chunk, edits, letters.clock)
+            done.published += len(chunk)
+            progress(len(chunk))
+            if letters.clock.monotonic() - written_at >= WRITTEN_EVERY_SECONDS:
+                await _write(letters, by, unwritten)
+                written_at = letters.clock.monotonic()
+    done.seconds = pace.elapsed_seconds()
+    await _write(letters, by, unwritten)
+
+
+async def _write(letters: DeadLetters, by: Writer, unwritten: list[Sent]) -> None:
+    rows = [published(by, letters.clock.now_us(), sent) for sent in unwritten]
+    await asyncio.to_thread(letters.write, rows)
+    unwritten.clear()
+
+
+async def _send(sink: LogSink, chunk: Sequence[Letter], edits: dict[str, tuple[bytes | None, bytes | None]], clock: Clock) -> list[Sent]:
+    """Append records to the partitions that their letters came from; where each stands now."""
+    by_place: defaultdict[Place, list[tuple[Letter, Outgoing]]] = defaultdict(list)
+    for letter in chunk:
+        by_place[letter.topic, letter.partition].append((letter, outgoing(letter, edits.get(letter.first_origin), clock.now_us() // 1000)))
+    sent: list[Sent] = []
+    for (topic, partition), pairs in by_place.items():
+        for few in _batches(pairs):
+            base = await sink.send(topic, partition, [record for _, record in few])
+            sent += [
+                Sent(letter.first_origin, letter.attempt, topic, partition, base + i, is_marker=record.value is None)
+                for i, (letter, record) in enumerate(few)
+            ]
+    return sent
+
+
+def outgoing(letter: Letter, edit: tuple[bytes | None, bytes | None] | None, now_ms: int) -> Outgoing:
+    """The record of a letter's next life, as its producer wrote it or as somebody mended it.
+
+    Its time is now: a topic's retention goes by it, and would take an old one away before it is read.
+    """
+    key, value = edit or (letter.key, letter.value)
+    ours: Headers = ((FIRST_ORIGIN_HEADER, letter.first_origin.encode()), (ATTEMPT_HEADER, str(letter.attempt).encode()))
+    kept = tuple((name, text) for name, text in letter.headers if name not in (FIRST_ORIGIN_HEADER, ATTEMPT_HEADER))
+    return Outgoing(key, value, now_ms, kept + ours)
+
+
+def _batches(pairs: Sequence[tuple[Letter, Outgoing]]) -> Iterator[list[tuple[Letter, Outgoing]]]:
+    """Few enough bytes for one log batch each: Kafka refuses more than 1 MB."""
+    few: list[tuple[Letter, Outgoing]] = []
+    size_bytes = 0
+    for pair in pairs:
+        length = len(pair[1].value or b"")
+        if few and size_bytes + length > BATCH_BYTES:
+            yield few
+            few, size_bytes = [], 0
+        few.append(pair)
+        size_bytes += length
+    if few:
+        yield few
+
+
+class Pace:
+    """Chunks that keep a rate: the n-th record goes out no earlier than n / rate seconds after the first."""
+
+    def __init__(self, rate: float | None, clock: Clock) -> None:
+        self._rate, self._clock = rate, clock
+        self._started, self._sent = clock.monotonic(), 0
+        self._size = CHUNK_LETTERS if rate is None else max(1, min(CHUNK_LETTERS, int(rate / CHUNKS_PER_SECOND)))
+
+    def chunks(self, letters: Sequence[Letter]) -> Iterator[Sequence[Letter]]:
+        for first in range(0, len(letters), self._size):
+            yield letters[first : first + self._size]
+
+    def wait_seconds(self, count: int) -> float:
+        """How long to wait before `count` more may go; counts them as gone."""
+        due = self._started + (self._sent / self._rate if self._rate else 0.0)
+        self._sent += count
+        return max(0.0, due - self._clock.monotonic())
+
+    def elapsed_seconds(self) -> float:
+        return self._clock.monotonic() - self._started
+
+
+async def _wait(letters: DeadLetters, done: Replayed, seconds: float) -> None:
+    """Until every published record has its outcome, or the time is over; what is not known then the next `k2 dlq` finds out."""
+    until = letters.clock.monotonic() + seconds
+    while True:
+        await asyncio.to_thread(letters.settle)
+        trail = await asyncio.to_thread(letters.trail)
+        mine = {(r["topic"], r["partition"], r["offset"]) for r in trail.to_pylist() if r["replay_id"] == done.replay_id and r["act"] == Act.PUBLISHED}
+        told = {
+            (r["topic"], r["partition"], r["offset"]): r["outcome"] for r in trail.select(["act", "topic", "partition", "offset", "outcome"]).to_pylist()
+            if r["act"] == Act.OUTCOME
+        }
+        done.outcomes = {}
+        for place in mine & told.keys():
+            done.outcomes[told[place]] = done.outcomes.get(told[place], 0) + 1
+        done.waiting = len(mine - told.keys())
+        if not done.waiting or letters.clock.monotonic() >= until:
+            return
+        await asyncio.sleep(POLL_SECONDS)
+
+
+def recover(letters: DeadLetters, by: Writer) -> int:
+    """Write down what replays that were cut off published and did not say; how many records that were. Blocks."""
+    trail = letters.trail()
+    positions, cut_off, known = unwritten_from(trail.to_pylist())
+    if not cut_off:
+        return 0
+    found = [sent for record in read_on(letters.settings, positions) if (sent := sent_of(record)) and (sent.topic, sent.partition, sent.offset) not in known]
+    now_us = letters.clock.now_us()
+    ends = [ended(Writer(replay_id, by.who), now_us, "cut off") for replay_id in sorted(cut_off)]
+    letters.write([*(published(by, now_us, sent) for sent in found), *ends])
+    log.info("replay.recovered", replays=len(cut_off), records=len(found))
+    return len(found)
+
+
+def unwritten_from(trail: Sequence[dict[str, object]]) -> tuple[dict[TopicPartition, int], set[str], set[tuple[str, int, int]]]:
+    """Where to read on from, the replays that never ended, and what is known already.
+
+    What a replay left out lies behind everything of it that the trail has, for the trail is written in order.
+    """
+    open_ones: dict[str, dict[Place, int]] = {}
+    known: set[tuple[str, int, int]] = set()
+    for row in trail:
+        act, replay_id = row["act"], str(row["replay_id"])
+        if act == Act.BEGAN:
+            open_ones[replay_id] = ends_of(str(row["note"]))
+        elif act == Act.ENDED:
+            open_ones.pop(replay_id, None)
+        elif act == Act.PUBLISHED:
+            topic, partition, offset = str(row["topic"]), int(str(row["partition"])), int(str(row["offset"]))
+            known.add((topic, partition, offset))
+            if replay_id in open_ones:
+                ends = open_ones[replay_id]
+                ends[topic, partition] = max(ends.get((topic, partition), 0), offset + 1)
+    positions: dict[TopicPartition, int] = {}
+    for ends in open_ones.values():
+        for place, end in ends.items():
+            tp = TopicPartition(*place)
+            positions[tp] = min(positions.get(tp, end), end)
+    return positions, set(open_ones), known
+
+
+def sent_of(record: Record) -> Sent | None:
+    """What a record's headers say of its earlier life; None if it has none."""
+    headers = dict(record.headers)
+    origin, attempt = headers.get(FIRST_ORIGIN_HEADER), headers.get(ATTEMPT_HEADER, b"")
+    if origin is None or not attempt.isdigit():
+        return None
+    first_origin = origin.decode(errors="replace")
+    return Sent(first_origin, int(attempt), record.topic, record.partition, record.offset, is_marker=record.value is None)

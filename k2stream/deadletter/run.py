@@ -1,0 +1,59 @@
+"""A replay from a command line: alone on its home, from its first look to its last outcome."""
+
+import asyncio
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from k2stream.deadletter.replay import Replayed, replay
+from k2stream.deadletter.standing import DeadLetters
+from k2stream.errors import HomeError
+from k2stream.home import Home
+from k2stream.query.letters import Selection
+from k2stream.settings import Settings
+from k2stream.transport.open import open_sink
+
+
+def replay_now(settings: Settings, selection: Selection, *, rate: float | None, wait_seconds: float) -> Replayed:
+    """Replay the open letters of a selection; raises HomeError if another replay runs on this home, and K2Error otherwise."""
+    Home.open(settings.home)
+    with alone(settings), DeadLetters(settings) as letters:
+        return asyncio.run(_replay(letters, selection, rate, wait_seconds))
+
+
+async def _replay(letters: DeadLetters, selection: Selection, rate: float | None, wait_seconds: float) -> Replayed:
+    sink = open_sink(letters.settings)
+    try:
+        return await replay(letters, sink, selection, rate=rate, wait_seconds=wait_seconds)
+    finally:
+        await sink.close()
+
+
+@contextmanager
+def alone(settings: Settings) -> Iterator[None]:
+    """No other replay on this home meanwhile; the kernel lets go when the process dies. Raises HomeError."""
+    path = settings.home_path("replay.lock")
+    lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as exc:
+            raise HomeError(f"A replay runs on {path.parent} already. Wait for it, or end it; nothing is lost by that.") from exc
+        yield
+    finally:
+        os.close(lock)
+
+
+def replayed_lines(done: Replayed) -> list[str]:
+    """What a replay did, for a person."""
+    lines = [f"published {done.published:,} in {done.seconds:.1f} s"]
+    if done.recovered:
+        lines.append(f"{done.recovered:,} more stood in the log from a replay that was cut off; they were not published again")
+    lines += [f"  {count:,} became {WORDS.get(outcome, outcome)}" for outcome, count in sorted(done.outcomes.items())]
+    if done.waiting:
+        lines.append(f"  {done.waiting:,} wait for a worker's commit; `k2 dlq list --state under_way` shows them")
+    return lines
+
+
+WORDS = {"row": "a row", "duplicate": "a duplicate: the table has their row", "dead": "a letter again, with an attempt more", "marker": "a marker"}
