@@ -73,7 +73,10 @@ WITH live AS (
 ),
 sent AS (SELECT DISTINCT first_origin, attempt FROM trail WHERE act = 'published'),
 told AS (SELECT first_origin, attempt, arg_max(outcome, written_at) AS outcome FROM trail WHERE act = 'outcome' GROUP BY first_origin, attempt),
-mark AS (SELECT first_origin, arg_max(act, written_at) AS act, max(written_at) AS written_at FROM trail WHERE act IN ('parked', 'released') GROUP BY first_origin),
+mark AS (
+  SELECT first_origin, arg_max(act, written_at) AS act, max(written_at) AS written_at FROM trail
+  WHERE act IN ('parked', 'released') GROUP BY first_origin
+),
 edit AS (SELECT first_origin, max(written_at) AS written_at FROM trail WHERE act = 'edited' GROUP BY first_origin)
 SELECT live.first_origin AS id, live.attempt, live.reason, live.topic, live.partition, live."offset", live.symbol, live.since AS first_seen,
   CASE
