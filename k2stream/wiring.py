@@ -80,7 +80,7 @@ def open_capture(app: K2App, data_type: str, rows: TableDeclaration, events: Tab
     edges = Edges(
         consumer=lambda: cast(BatchConsumer, app.consumer),  # every transport of ours makes one
         log=app.sink,
-        decoder=Decoder(SCHEMA_OF_DATA_TYPE[data_type], common.registry, held=table.columns),
+        decoder=Decoder(SCHEMA_OF_DATA_TYPE[data_type], common.registry),
         table=table,
         lookup=TableSeen(table.files, settings.dedup_tolerance_ms * 1000, native_id=native_id, engine=engine),
         rows_of=lambda snapshot_id, tp, first, last: rows_of(
