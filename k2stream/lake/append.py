@@ -10,12 +10,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from uuid import UUID
 
+import pyarrow as pa
 from pyiceberg.catalog import Catalog
 from pyiceberg.manifest import DataFile
 from pyiceberg.table import Table, Transaction
 from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.table.update import AssertRefSnapshotId, AssertTableUUID, RemoveSnapshotsUpdate, TableRequirement, TableUpdate
 
+from k2stream.lake.evolution import evolution_of, evolved
 from k2stream.lake.outcome import Kind, kind_of
 
 
@@ -40,15 +42,20 @@ class OneChange(Transaction):
         return self._table.metadata
 
 
-def prepare_append(table: Table, files: Sequence[DataFile], summary: Mapping[str, str], *, commit_id: str) -> Prepared:
-    """Write the manifests of an append on `table`'s head; without files an empty snapshot that carries the summary."""
-    update = OneChange(table).update_snapshot(snapshot_properties=dict(summary))
+def prepare_append(table: Table, files: Sequence[DataFile], summary: Mapping[str, str], *, commit_id: str, columns: Sequence[pa.Field] = ()) -> Prepared:
+    """Write the manifests of an append on `table`'s head; without files an empty snapshot that carries the summary.
+
+    `columns` are what the files hold beyond the declaration; those that the table lacks are added by the same commit.
+    """
+    evolution = evolution_of(table, columns)
+    update = OneChange(evolved(table, evolution)).update_snapshot(snapshot_properties=dict(summary))
     producer = update.merge_append()
     producer.commit_uuid = UUID(commit_id)
     for file in files:
         producer.append_data_file(file)
     updates, requirements = producer._commit()  # noqa: SLF001 - `commit()` would go through the transaction
-    return Prepared(table, updates, (*requirements, AssertTableUUID(uuid=table.metadata.table_uuid)))
+    required = (*evolution.requirements, *requirements, AssertTableUUID(uuid=table.metadata.table_uuid))
+    return Prepared(table, (*evolution.updates, *updates), required)
 
 
 def prepare_expiry(table: Table, snapshot_ids: Sequence[int]) -> Prepared:

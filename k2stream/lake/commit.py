@@ -16,6 +16,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from uuid import uuid4
 
+import pyarrow as pa
 import structlog
 from pyiceberg.catalog import Catalog
 from pyiceberg.manifest import DataFile
@@ -25,6 +26,7 @@ from k2stream import metrics
 from k2stream.clock import Clock, Deadline
 from k2stream.errors import CommitUnknown, Fenced, K2Error, LakeError, Outraced
 from k2stream.lake.append import Prepared, commit, prepare_append
+from k2stream.lake.evolution import require_same_ids
 from k2stream.lake.head import Head, head_of, name_of
 from k2stream.lake.offsets import Entry, Stale, Vector, advanced, stale_partitions
 from k2stream.lake.outcome import Outcome, kind_of, outcome_of
@@ -46,11 +48,19 @@ Change = Callable[[Head], "Addition | None"]
 class Addition:
     """What one snapshot adds: files, and what its summary carries and says; an overwrite also takes files out."""
 
-    __slots__ = ("carried", "drops", "files", "says")
+    __slots__ = ("carried", "columns", "drops", "files", "says")
 
-    def __init__(self, carried: Carried, *, files: Sequence[DataFile] = (), drops: Collection[str] = (), says: Mapping[str, str] | None = None) -> None:
-        """`drops` are locations of data files that must be live on the head."""
-        self.carried, self.files, self.drops, self.says = carried, files, drops, says or {}
+    def __init__(
+        self,
+        carried: Carried,
+        *,
+        files: Sequence[DataFile] = (),
+        drops: Collection[str] = (),
+        says: Mapping[str, str] | None = None,
+        columns: Sequence[pa.Field] = (),
+    ) -> None:
+        """`drops` are locations of data files that must be live on the head; `columns` are what the files hold beyond the declaration."""
+        self.carried, self.files, self.drops, self.says, self.columns = carried, files, drops, says or {}, columns
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +215,7 @@ class Committer:
 def _prepared(table: Table, addition: Addition, says: Mapping[str, str]) -> Prepared:
     if addition.drops:
         return prepare_overwrite(table, addition.files, addition.drops, says, commit_id=str(uuid4()))
-    return prepare_append(table, addition.files, says, commit_id=str(uuid4()))
+    return prepare_append(table, addition.files, says, commit_id=str(uuid4()), columns=addition.columns)
 
 
 class WindowCommit:
@@ -215,8 +225,15 @@ class WindowCommit:
         self._committer, self._clock, self._stale_after_us, self._on_step = committer, clock, stale_after_us, on_step
 
     def commit(self, staged: Staged, deadline: Deadline) -> Head:
-        """Steps 2 to 4. Raises Fenced if another writer moved the window's partitions; see Committer.apply."""
-        return self.apply(staged, lambda head: window_on(head, staged), deadline)
+        """Steps 2 to 4. Raises Fenced if another writer moved the window's partitions, ColumnsMoved if one took the ids of its
+        new columns; see Committer.apply."""
+        return self.apply(staged, lambda head: self._on(head, staged), deadline)
+
+    def _on(self, head: Head, staged: Staged) -> Addition:
+        addition = window_on(head, staged)
+        if staged.written_as is not None:
+            require_same_ids(self._committer.table or self._committer.load(), staged.columns, staged.written_as)
+        return addition
 
     def apply(self, staged: Staged, change: Change, deadline: Deadline) -> Head:
         """The same for a window whose addition is more than its files: `change` begins with `window_on`."""
@@ -254,7 +271,7 @@ def window_on(head: Head, staged: Staged) -> Addition:
         says[LETTERS_FILE] = staged.letters_file
     if staged.tracker_file is not None:
         says[TRACKER_FILE] = staged.tracker_file
-    return Addition(replace(head.carried, vector=vector, watermark_us=max(marks, default=None)), files=staged.files, says=says)
+    return Addition(replace(head.carried, vector=vector, watermark_us=max(marks, default=None)), files=staged.files, says=says, columns=staged.columns)
 
 
 def _with_tracker(vector: Vector, staged: Staged) -> Vector:

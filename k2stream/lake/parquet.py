@@ -1,6 +1,6 @@
 """Rows to Parquet data files: one per partition of the table, sorted, with exact bounds. About 1 us of CPU a row."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,6 @@ from pyiceberg.io.pyarrow import (
     compute_statistics_plan,
     data_file_statistics_from_parquet_metadata,
     parquet_path_to_id_mapping,
-    schema_to_pyarrow,
 )
 from pyiceberg.manifest import DataFile, DataFileContent, FileFormat
 from pyiceberg.schema import Schema
@@ -21,7 +20,9 @@ from pyiceberg.table import Table
 from pyiceberg.transforms import DayTransform
 from pyiceberg.typedef import Record
 
+from k2stream.errors import LakeError
 from k2stream.lake.declaration import TableDeclaration
+from k2stream.lake.evolution import arrow_columns, evolution_of
 
 ROW_GROUP_ROWS = 1 << 16
 """Look-ups read few symbols: a smaller group is skipped more often, one below this costs more in footers than it saves."""
@@ -57,10 +58,16 @@ class Slice:
 class ParquetFormat:
     """How the files of one table are written; built once from the table and its declaration."""
 
-    def __init__(self, table: Table, declaration: TableDeclaration) -> None:
-        schema = table.schema()
-        self.declaration = declaration
-        self.schema = _arrow_schema(schema, declaration.schema)
+    def __init__(self, table: Table, declaration: TableDeclaration, *, columns: Sequence[pa.Field] = ()) -> None:
+        """`columns` are what the rows have beyond the declaration, whether or not the table has them yet.
+
+        Raises Fenced if the table cannot take them, and LakeError for a required column that nobody declared.
+        """
+        schema = evolution_of(table, columns).schema
+        self.declaration, self.columns = declaration, tuple(columns)
+        self.written_as = schema if columns else None
+        """Names and field ids of the files' columns, where they are not the declared ones alone."""
+        self.schema = _arrow_schema(schema, declaration.schema, [c.name for c in columns])
         self._spec_id = table.metadata.default_spec_id
         self._sort_order_id = table.metadata.default_sort_order_id
         self._paths = parquet_path_to_id_mapping(schema)
@@ -135,10 +142,20 @@ def _plain(text: str) -> str:
     return "".join(c if c.isalnum() or c in "-_." else "_" for c in text)
 
 
-def _arrow_schema(schema: Schema, declared: pa.Schema) -> pa.Schema:
-    """The declared Arrow types with the table's field ids, which Parquet keeps and other readers go by."""
-    with_ids = schema_to_pyarrow(schema)
-    return pa.schema([_with_ids(declared.field(f.name), f) for f in with_ids])
+def _arrow_schema(schema: Schema, declared: pa.Schema, more: Sequence[str]) -> pa.Schema:
+    """The declared Arrow types, and the table's own for `more`, with its field ids, which Parquet keeps and other readers go by.
+
+    Columns of the table that are neither are left out: they are null in these files.
+    """
+    fields = []
+    for field in arrow_columns(schema):
+        if field.name in declared.names:
+            fields.append(_with_ids(declared.field(field.name), field))
+        elif field.name in more:
+            fields.append(field)
+        elif not field.nullable:
+            raise LakeError(f"Column {field.name} of the table is required and no record has it. Make it optional, or drop it.")
+    return pa.schema(fields)
 
 
 def _with_ids(declared: pa.Field, numbered: pa.Field) -> pa.Field:

@@ -4,8 +4,10 @@ import os
 import socket
 from collections.abc import Callable, Mapping
 
+import pyarrow as pa
 import structlog
 from pyiceberg.catalog import Catalog
+from pyiceberg.schema import Schema
 from pyiceberg.table import Table
 
 from k2stream.clock import Clock, Deadline, SystemClock
@@ -14,6 +16,7 @@ from k2stream.lake.adopt import adopt
 from k2stream.lake.catalog import open_catalog, open_table
 from k2stream.lake.commit import Committer, WindowCommit
 from k2stream.lake.declaration import TableDeclaration
+from k2stream.lake.evolution import ColumnsMoved, arrow_columns
 from k2stream.lake.expiry import Expiry
 from k2stream.lake.files import FileLists
 from k2stream.lake.group import claimed
@@ -89,6 +92,7 @@ class TradesLake(TableReader):
         super().__init__(catalog, settings, rows[1].name)
         worker_id = worker_id or f"{socket.gethostname()}-{os.getpid()}"
         self._clock, self._on_step = clock, on_step
+        self._columns: tuple[Schema | None, pa.Schema] = (None, pa.schema([]))
         self._group = settings.app_id
         self._rows = Committer(catalog, self.name, worker_id=worker_id, on_step=on_step, read_head=lambda table: self._claimed(head_of(table)))
         self._rows.table = rows[0]
@@ -127,13 +131,24 @@ class TradesLake(TableReader):
         return self._windows.register(starts, deadline)
 
     def write(self, window: Window) -> Staged:
-        """Step 1: the window's files, on the disk."""
-        return self._writer.write(window)
+        """Step 1: the window's files, on the disk. Raises Fenced if the table cannot take a column of its rows."""
+        return self._writer.write(window, self._rows.table)
+
+    def columns(self) -> pa.Schema:
+        """The table's columns as last seen by a look or a commit of this worker; the same object until they change. Asks nobody."""
+        schema = (self._rows.table or self._rows.load()).schema()
+        if self._columns[0] is not schema:
+            columns = arrow_columns(schema)
+            self._columns = (schema, self._columns[1] if columns.equals(self._columns[1]) else columns)
+        return self._columns[1]
 
     def commit(self, staged: Staged, deadline: Deadline) -> Head:
         """Steps 2 to 4: one snapshot, once. Raises Fenced, CommitUnknown, or LakeError if it is known not to have landed."""
+        columns = self.columns()
         head = self._commit(staged, deadline)
         self._seen = self._rows.table
+        if self.columns() is not columns:
+            log.info("table.columns_changed", table=".".join(self.name), columns=sorted(set(self.columns().names) - set(columns.names)))
         log.info(
             "window.committed",
             table=".".join(self.name),
@@ -147,7 +162,14 @@ class TradesLake(TableReader):
         return head
 
     def _commit(self, staged: Staged, deadline: Deadline) -> Head:
-        return self._windows.commit(staged, deadline)
+        """If others were faster to add columns, the window's rows are written again with other field ids."""
+        while True:
+            try:
+                return self._windows.commit(staged, deadline)
+            except ColumnsMoved:
+                if deadline.is_over():
+                    raise
+                staged = self._writer.write_again(staged, self._rows.table or self._rows.load())
 
     def take_outbox(self, deadline: Deadline) -> int:
         """Step 5: hand gap events and dead letters on to their tables, then let go of snapshots beyond those to be kept.

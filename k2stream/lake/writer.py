@@ -1,16 +1,18 @@
 """Step 1 of a commit: a window's files, side by side, on the disk before the catalog hears of them."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from uuid import uuid4
 
 import pyarrow as pa
 from pyiceberg.io import FileIO
 from pyiceberg.manifest import DataFile
+from pyiceberg.schema import Schema
 from pyiceberg.table import Table
 
 from k2stream.clock import Clock
 from k2stream.lake.declaration import COMMIT_FIELDS, TableDeclaration
+from k2stream.lake.evolution import more_columns
 from k2stream.lake.file_io import local_path, sync_folder
 from k2stream.lake.head import name_of
 from k2stream.lake.parquet import ParquetFormat, partition_path
@@ -37,6 +39,10 @@ class Staged:
     """Per partition of the tracker file the offset that its state stands at."""
     letters_file: str | None = None
     """Location of the dead letters' file, in their table's own data folder; None without letters."""
+    columns: tuple[pa.Field, ...] = ()
+    """What the rows have beyond the table's declaration."""
+    written_as: Schema | None = None
+    """Names and field ids of the files' columns; None if the rows have no others than the declared."""
 
 
 class WindowWriter:
@@ -53,18 +59,24 @@ class WindowWriter:
         is_synced: bool,
     ) -> None:
         self._rows, self._events = rows[0], events[0]
-        self._rows_format, self._events_format = ParquetFormat(*rows), ParquetFormat(*events)
+        self._declaration, self._events_format = rows[1], ParquetFormat(*events)
+        self._rows_formats: dict[tuple[int, tuple[pa.Field, ...]], ParquetFormat] = {(rows[0].metadata.current_schema_id, ()): ParquetFormat(*rows)}
+        """By the table's schema and the columns that rows have beyond the declared ones."""
         self._letters = None if letters is None else (letters[0], ParquetFormat(*letters))
         self._clock, self._on_step, self._is_synced = clock, on_step, is_synced
         self._reached: dict[TopicPartition, int] = {}
 
-    def write(self, window: Window) -> Staged:
-        """Write everything that `window` brings; raises LakeError with a plain sentence if the disk refuses."""
+    def write(self, window: Window, table: Table | None = None) -> Staged:
+        """Write everything that `window` brings; raises LakeError with a plain sentence if the disk refuses.
+
+        `table` is the table of rows as last seen, whose field ids the files get. Raises Fenced if it cannot take a column of the rows.
+        """
         commit_id, now_us = str(uuid4()), self._clock.now_us()
         self._reached.update({tp: span[1] for tp, span in window.spans.items()})
         tracker_at = {tp: self._reached[tp] for tp in window.tracker or {} if tp in self._reached}
         with translated("write a window's files", self._rows.location()):
-            files = self._write_rows(window.rows, commit_id)
+            form = self._form_for(window.rows, table or self._rows)
+            files = self._write_rows(form, window.rows, commit_id)
             self._on_step("1.rows")
             stamp = (commit_id, now_us)
             events_file = _write_beside(self._events, self._events_format, "events", window.events, stamp)
@@ -75,13 +87,32 @@ class WindowWriter:
             self._on_step("1.tracker")
             self._sync_folders([*(f.file_path for f in files), events_file, letters_file, tracker_file])
         self._on_step("1.fsync")
-        return Staged(window, commit_id, now_us, tuple(files), events_file, tracker_file, tracker_at, letters_file)
+        return Staged(window, commit_id, now_us, tuple(files), events_file, tracker_file, tracker_at, letters_file, form.columns, form.written_as)
 
-    def _write_rows(self, rows: pa.Table, commit_id: str) -> list[DataFile]:
-        files, declaration = [], self._rows_format.declaration
-        for number, part in enumerate(self._rows_format.slices(rows)):
-            folder = f"{data_folder(self._rows)}/{partition_path(declaration, part.partition)}"
-            files.append(self._rows_format.write(self._rows.io, f"{folder}{number:05}-{commit_id}.parquet", part))
+    def write_again(self, staged: Staged, table: Table) -> Staged:
+        """The same window with its rows in new files, under the field ids that `table` gives them now; raises as `write` does.
+
+        It keeps its commit id: it is still one window, whichever of its files the table turns out to hold.
+        """
+        with translated("write a window's files", self._rows.location()):
+            form = self._form_for(staged.window.rows, table)
+            files = self._write_rows(form, staged.window.rows, str(uuid4()))
+            self._sync_folders([f.file_path for f in files])
+        return replace(staged, files=tuple(files), columns=form.columns, written_as=form.written_as)
+
+    def _form_for(self, rows: pa.Table, table: Table) -> ParquetFormat:
+        """How files of these rows are written; built once for each schema of the table."""
+        columns = more_columns(rows.schema, self._declaration.schema)
+        key = (table.metadata.current_schema_id, columns)
+        if key not in self._rows_formats:
+            self._rows_formats[key] = ParquetFormat(table, self._declaration, columns=columns)
+        return self._rows_formats[key]
+
+    def _write_rows(self, form: ParquetFormat, rows: pa.Table, name: str) -> list[DataFile]:
+        files = []
+        for number, part in enumerate(form.slices(rows)):
+            folder = f"{data_folder(self._rows)}/{partition_path(self._declaration, part.partition)}"
+            files.append(form.write(self._rows.io, f"{folder}{number:05}-{name}.parquet", part))
         return files
 
     def _write_letters(self, window: Window, stamp: tuple[str, int]) -> str | None:
