@@ -105,11 +105,6 @@ REASONS: Mapping[Reason, Explained] = {
         "A reference file with an empty line or another column.",
         "Mend the file and publish it again.",
     ),
-    Reason.COMPANY_ID_NOT_KEY: Explained(
-        "The record's key is not the instrument's company id.",
-        "A producer that keys instruments by something else; the newest of a key would hide another's.",
-        "Mend the producer's key; edit the letter with `--key`.",
-    ),
     Reason.PRICE_MUST_NOT_BE_NEGATIVE: Explained(
         "A bid or ask price is below zero.",
         "A venue's word for no quote, or a spread sent as a price.",
