@@ -9,9 +9,10 @@ import typer
 from k2stream.cli_api import api
 from k2stream.cli_backfill import backfill as backfill_command
 from k2stream.cli_dlq import app as dlq_app
+from k2stream.cli_gaps import app as gaps_app
 from k2stream.cli_load import load as load_command
 from k2stream.cli_topics import app as topics_app
-from k2stream.errors import K2Error, QueryError, ServiceError
+from k2stream.errors import K2Error, ServiceError
 from k2stream.logs import log_to_stderr
 from k2stream.moment import moment_of
 
@@ -35,6 +36,7 @@ app.add_typer(feed_app, name="feed")
 app.add_typer(query_app, name="query")
 app.add_typer(dev_app, name="dev")
 app.add_typer(topics_app, name="topics")
+app.add_typer(gaps_app, name="gaps")
 app.add_typer(dlq_app, name="dlq")
 app.command("backfill")(backfill_command)
 app.command()(api)
@@ -320,14 +322,10 @@ def _services_named(given: list[str] | None) -> list[str]:
 
 
 def _settings_of_tables() -> "Settings":
-    """Settings whose catalog exists, for asking makes nothing: a home that nobody worked in has none. Raises QueryError."""
-    from k2stream.settings import load_settings
+    """Settings whose catalog exists. Raises QueryError."""
+    from k2stream.settings import settings_of_tables
 
-    settings = load_settings()
-    path = settings.home_path("catalog.db")
-    if not settings.catalog_uri and not path.exists():
-        raise QueryError(f"There are no tables yet: {path} does not exist. Run `k2 demo` or `k2 worker` first, or set K2_HOME.")
-    return settings
+    return settings_of_tables()
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from k2stream.errors import SettingsError
+from k2stream.errors import QueryError, SettingsError
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 """Addresses that only this machine reaches."""
@@ -152,6 +152,15 @@ def load_settings() -> Settings:
         return Settings()
     except ValidationError as exc:
         raise SettingsError(f"{'; '.join(_sentence(e) for e in exc.errors())}. Mend or unset it; README.md lists every setting.") from exc
+
+
+def settings_of_tables() -> Settings:
+    """The same where a catalog exists, for asking makes nothing: a home that nobody worked in has none. Raises QueryError."""
+    settings = load_settings()
+    path = settings.home_path("catalog.db")
+    if not settings.catalog_uri and not path.exists():
+        raise QueryError(f"There are no tables yet: {path} does not exist. Run `k2 demo` or `k2 worker` first, or set K2_HOME.")
+    return settings
 
 
 def _sentence(error: ErrorDetails) -> str:
