@@ -12,6 +12,7 @@ from k2stream.cli_dlq import app as dlq_app
 from k2stream.cli_gaps import app as gaps_app
 from k2stream.cli_load import load as load_command
 from k2stream.cli_topics import app as topics_app
+from k2stream.cli_upkeep import app as upkeep_app
 from k2stream.errors import K2Error, ServiceError
 from k2stream.logs import log_to_stderr
 from k2stream.moment import moment_of
@@ -36,7 +37,7 @@ app.add_typer(feed_app, name="feed")
 app.add_typer(query_app, name="query")
 app.add_typer(dev_app, name="dev")
 app.add_typer(topics_app, name="topics")
-app.add_typer(gaps_app, name="gaps")
+app.add_typer(upkeep_app, name="upkeep")
 app.add_typer(dlq_app, name="dlq")
 app.command("backfill")(backfill_command)
 app.command()(api)

@@ -27,6 +27,7 @@ MADE = frozenset(
         "dev",
         "chaos",
         "migrations",
+        "upkeep",
         "load",
         "catalog.db",
         "catalog.db-wal",

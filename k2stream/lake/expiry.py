@@ -31,15 +31,17 @@ IsTaken = Callable[[Table, Snapshot], bool]
 Referenced = Callable[[set[str]], set[str]]
 """Which of these files another table still needs: that of gap events, or that of dead letters."""
 
+FEWEST = 3
+"""So many stay however old they are: a head without history has nothing to roll back to."""
 MANIFEST_NUMBER = re.compile(r"-m(\d+)\.avro$")
 
 
 class Expiry:
     """Keeps one table at no more than so many snapshots; several workers may try at once, one wins."""
 
-    def __init__(self, committer: Committer, *, kept: int, is_taken: IsTaken, referenced: Referenced = set) -> None:
-        """Past `kept` snapshots a fifth of them go at once, so that few commits pay for it."""
-        self._committer, self._kept, self._is_taken, self._referenced = committer, kept, is_taken, referenced
+    def __init__(self, committer: Committer, *, kept: int, is_taken: IsTaken, referenced: Referenced = set, before_ms: int = 0) -> None:
+        """Past `kept` snapshots a fifth of them go at once, so that few commits pay for it; those made before `before_ms` go anyway."""
+        self._committer, self._kept, self._is_taken, self._referenced, self._before_ms = committer, kept, is_taken, referenced, before_ms
         self._manifests: dict[str, frozenset[str]] = {}
 
     def is_due(self) -> bool:
@@ -52,7 +54,7 @@ class Expiry:
 
         Raises LakeError if the catalog or the disk refuses; then some files may be left, and are orphans.
         """
-        if len(self._committer.load().metadata.snapshots) <= self._kept:
+        if not self.going(self._committer.load()):
             return 0
         if not self._committer.head().has_own_vector:
             self._committer.apply(carry_on, commit_id=str(uuid4()), deadline=deadline)
@@ -68,13 +70,18 @@ class Expiry:
         log.info("snapshots.expired", table=name_of(after), snapshots=len(going), files=len(files))
         return len(going)
 
+    def going(self, table: Table) -> list[Snapshot]:
+        """Snapshots of `table`, as loaded, that may go now."""
+        snapshots = table.metadata.snapshots
+        keep = self._kept - self._kept // 5 if len(snapshots) > self._kept else len(snapshots)
+        old = sum(s.timestamp_ms < self._before_ms for s in snapshots)
+        return expirable(table, keep=max(FEWEST, min(keep, len(snapshots) - old)), is_taken=self._is_taken)
+
     def _commit(self) -> tuple[list[Snapshot], Table | None]:
         """Take out what may go: which snapshots, and the table without them; None if there is nothing to do, as for all but the first who come."""
         table = self._committer.load()
-        if len(table.metadata.snapshots) <= self._kept or not self._committer.head().has_own_vector:
-            return [], None
-        going = expirable(table, keep=self._kept - self._kept // 5, is_taken=self._is_taken)
-        if not going:
+        going = self.going(table)
+        if not going or not self._committer.head().has_own_vector:
             return [], None
         with translated("expire snapshots", name_of(table)):
             after = commit(self._committer.catalog, prepare_expiry(table, [s.snapshot_id for s in going]))
@@ -85,7 +92,7 @@ class Expiry:
         """Manifest lists, manifests, tracker and events files that nothing names any more."""
         kept = self._named_by(after.metadata.snapshots, after)
         files = self._named_by(gone, after) - kept
-        files -= self._referenced(_outbox_files(gone) & files)
+        files -= self._referenced(outbox_files(gone) & files)
         lists = {s.manifest_list for s in (*gone, *after.metadata.snapshots)}
         self._manifests = {name: found for name, found in self._manifests.items() if name in lists - files}
         return sorted(files)
@@ -93,8 +100,8 @@ class Expiry:
     def _named_by(self, snapshots: Sequence[Snapshot], table: Table) -> set[str]:
         names: set[str] = set()
         for snapshot in snapshots:
-            names |= {snapshot.manifest_list, *self._manifests_of(snapshot, table), *_tracker_files(snapshot)}
-        return names | _outbox_files(snapshots)
+            names |= {snapshot.manifest_list, *self._manifests_of(snapshot, table), *tracker_files(snapshot)}
+        return names | outbox_files(snapshots)
 
     def _manifests_of(self, snapshot: Snapshot, table: Table) -> frozenset[str]:
         if snapshot.manifest_list not in self._manifests:
@@ -112,7 +119,7 @@ def expirable(table: Table, *, keep: int, is_taken: IsTaken) -> list[Snapshot]:
     named = {ref.snapshot_id for ref in table.metadata.refs.values()}
     by_age = sorted(table.metadata.snapshots, key=lambda s: s.sequence_number or 0)
     chain = {s.snapshot_id for s in ancestors_of(table.current_snapshot(), table.metadata)}
-    waiting = [s.sequence_number or 0 for s in by_age if s.snapshot_id in chain and _outbox_files([s]) and not is_taken(table, s)]
+    waiting = [s.sequence_number or 0 for s in by_age if s.snapshot_id in chain and outbox_files([s]) and not is_taken(table, s)]
     first_waiting = min(waiting, default=None)
     old = by_age[: max(0, len(by_age) - keep)]
     return [s for s in old if s.snapshot_id not in named and (first_waiting is None or (s.sequence_number or 0) < first_waiting)]
@@ -131,10 +138,12 @@ def _merged_into(manifest: str) -> list[str]:
     return [f"{manifest[: number.start()]}-m{earlier}.avro" for earlier in range(int(number[1]))]
 
 
-def _outbox_files(snapshots: Iterable[Snapshot]) -> set[str]:
+def outbox_files(snapshots: Iterable[Snapshot]) -> set[str]:
+    """Files that these snapshots name beside their rows."""
     return {summary_of(s)[key] for s in snapshots for key in OUTBOX_FILES if key in summary_of(s)}
 
 
-def _tracker_files(snapshot: Snapshot) -> set[str]:
+def tracker_files(snapshot: Snapshot) -> set[str]:
+    """Tracker files that a snapshot carries on."""
     carried = carried_by(summary_of(snapshot))
     return {e.tracker_file for e in carried.vector.values() if e.tracker_file is not None} if carried else set()
