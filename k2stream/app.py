@@ -28,7 +28,7 @@ from k2stream.process import tune_process
 from k2stream.records import TopicPartition
 from k2stream.settings import Settings
 from k2stream.topics import KEPT_30_DAYS, LETTER_TOPICS, resolve
-from k2stream.transport.conductor import BatchConductor
+from k2stream.transport.conductor import BatchConductor, KeepingTopic
 from k2stream.transport.open import open_sink
 from k2stream.transport.sink import LogSink
 from k2stream.watch import EVERY_SECONDS, Asked, Teller, Watch
@@ -50,7 +50,7 @@ class NamedTopic(faust.Topic):
         return ",".join(self.topics or ())
 
 
-class BatchTopic(NamedTopic):
+class BatchTopic(KeepingTopic, NamedTopic):
     """A topic whose names are those that its patterns match today, and whose events are Batches."""
 
     names: "_Names"

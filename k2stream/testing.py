@@ -119,7 +119,8 @@ class CatalogWithFault:
 
     def __init__(self, catalog: Catalog, *, times: int = 1) -> None:
         """The first `times` commits meet the fault."""
-        self._catalog, self._left = catalog, times
+        self._catalog, self.left = catalog, times
+        """So many commits more meet the fault."""
         self.commits = 0
         """How often a commit was asked for."""
 
@@ -128,9 +129,9 @@ class CatalogWithFault:
 
     def commit_table(self, *arguments: Any) -> Any:
         self.commits += 1
-        if self._left <= 0:
+        if self.left <= 0:
             return self._catalog.commit_table(*arguments)
-        self._left -= 1
+        self.left -= 1
         return self._faulty_commit(*arguments)
 
     def _faulty_commit(self, *arguments: Any) -> Any:

@@ -15,7 +15,7 @@ from k2stream.errors import ServiceError
 from k2stream.settings import Settings, process_environment
 
 LIBRARIES = ("/usr/lib", "/usr/local/lib", "/lib")
-JUMPS = ("+3000", "-7200", "-86400", "+0")
+JUMPS = ("+3000", "+7200", "-7200", "-86400", "+0")
 """Seconds beside the machine's clock; the last is where it ends. A broker refuses records of more than an hour ahead."""
 JUMP_SECONDS = 2.5
 SLEEP = Path(__file__).parent / "faketime"
@@ -48,7 +48,7 @@ def give_clock(member: Member, library: Path) -> Path:
 
 
 def clock_faults(clock: Path, name: str) -> list[Fault]:
-    return [Fault("clock jumps", f"the clock of {name} goes 50 minutes ahead, two hours back, a day back, and home", partial(jump, clock, name))]
+    return [Fault("clock jumps", f"the clock of {name} goes 50 minutes and two hours ahead, two hours back, a day back, and home", partial(jump, clock, name))]
 
 
 def jump(clock: Path, name: str, scene: Scene) -> Hit:

@@ -22,6 +22,9 @@ LOCK_WAIT_SECONDS = 30
 CONNECT_SECONDS = 4
 """For each address of PostgreSQL's host."""
 
+GRACE_SECONDS = 1.0
+"""A server that runs ends a statement itself, and says why."""
+
 RACES = 4
 """Another process may be making the catalog's own tables at the same moment: at each of two, and their types."""
 
@@ -75,6 +78,8 @@ def _postgres(url: URL, settings: Settings) -> URL:
 
     A worker stopped between UPDATE and COMMIT would hold the table's row from all others: the server ends such a transaction.
     """
+    from k2stream.lake.postgres import ANSWER_SECONDS, DRIVER  # its driver is an extra
+
     limit_ms = settings.catalog_timeout_ms
     options = f"-c statement_timeout={limit_ms} -c idle_in_transaction_session_timeout={limit_ms}"
     own = {
@@ -85,9 +90,10 @@ def _postgres(url: URL, settings: Settings) -> URL:
         "keepalives_interval": "2",
         "keepalives_count": "3",
         "application_name": "k2stream",
+        ANSWER_SECONDS: str(limit_ms / 1000 + GRACE_SECONDS),
     }
     password = settings.catalog_password.get_secret_value() or url.password
-    url = url.set(drivername="postgresql+psycopg", password=password)
+    url = url.set(drivername=DRIVER, password=password)
     return url.update_query_dict({key: value for key, value in own.items() if key not in url.query})
 
 

@@ -1,8 +1,8 @@
 """Whole batches through Faust: what both drivers share, and the Protocols by which agents take part.
 
 Life of a batch topic's partition:
-1. Faust assigns it; `Consumer.seek_to_committed` asks the handler for positions (the table's vector, never the
-   group's committed offset), seeks there and raises the epoch.
+1. Faust assigns it; the handler is asked for positions (the table's vector, never the group's committed offset), they are
+   sought and the epoch is raised. Faust's tables may be in recovery meanwhile: batches do not wait for them.
 2. A fetch brings log batches; they are trimmed to the position, checked to be without a jump, and delivered as one
    event whose value is a `Batch`. Its bytes count against the budget until `release`.
 3. `ack_batch` acks its range; the group's offset is committed up to the first batch that is not acked.
@@ -13,12 +13,12 @@ import asyncio
 import itertools
 import threading
 from collections import defaultdict
-from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 from aiokafka.errors import KafkaError
 from faust.transport import base as faust_base
-from faust.transport.consumer import ThreadDelegateConsumer, ensure_TP, ensure_TPset
+from faust.transport.consumer import ensure_TP, ensure_TPset
 from faust.types import TP, ConsumerMessage
 
 from k2stream.clock import Deadline
@@ -30,6 +30,7 @@ from k2stream.transport.budget import ByteBudget
 from k2stream.transport.conductor import BatchConductor, ReadOffsets
 from k2stream.transport.continuity import Joined, join
 from k2stream.transport.handler import BatchConsumer, BatchHandler
+from k2stream.transport.patience import BACKOFF_SECONDS, PatientConsumer
 from k2stream.transport.reading import Reading
 from k2stream.transport.within import within
 
@@ -38,7 +39,6 @@ __all__ = ["BatchConsumer", "BatchHandler", "BatchNativeConsumer", "BatchNativeT
 FETCH_WAIT_SECONDS = 0.25
 """A fetch waits so long for data: what becomes fetchable meanwhile (a restart, room) must not wait for Faust's second."""
 ROOM_POLL_SECONDS = 0.005
-BACKOFF_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 
 
 class BatchNativeTransport(faust_base.Transport):
@@ -47,7 +47,7 @@ class BatchNativeTransport(faust_base.Transport):
     Conductor = BatchConductor
 
 
-class BatchNativeConsumer(ThreadDelegateConsumer):
+class BatchNativeConsumer(PatientConsumer):
     """Faust consumer whose batch topics come as one event a partition and fetch; put it in front of a driver's Consumer.
 
     The driver's thread fetches, for batch topics, lists of `LogBatch` from the sought position on, and records for all
@@ -67,6 +67,8 @@ class BatchNativeConsumer(ThreadDelegateConsumer):
         self._misread: set[TP] = set()
         self._arrived: list[tuple[TP, int, Sequence[LogBatch]]] = []
         self._event_starts: dict[TP, int] = {}
+        self._begun: set[TP] = set()
+        """Batch partitions of this assignment that flow, or will when their positions are known."""
         self._seek_lock = asyncio.Lock()
         self._is_poked = False
 
@@ -113,14 +115,6 @@ class BatchNativeConsumer(ThreadDelegateConsumer):
         self._paused_batch -= {TP(*tp) for tp in tps}
         self._poke()
 
-    async def bounds(self, tps: Collection[TopicPartition]) -> Mapping[TopicPartition, tuple[int, int]]:
-        keys = [TP(*tp) for tp in tps]
-        try:
-            begins, ends = (await self.earliest_offsets(*keys), await self.highwaters(*keys)) if keys else ({}, {})
-        except KafkaError as exc:
-            raise TransportError(f"Where {len(keys)} partitions begin and end is not known: {exc!r}. Is the broker running?") from exc
-        return {TopicPartition(*key): (int(begins[key]), int(ends[key])) for key in keys}
-
     async def restart(self, tps: Iterable[TopicPartition] | None = None) -> None:
         """Returns when all of `tps` that are still ours were sought; waits as long as the handler knows no position.
 
@@ -138,16 +132,31 @@ class BatchNativeConsumer(ThreadDelegateConsumer):
 
     # positions
 
-    async def seek_to_committed(self) -> Mapping[TP, int]:
-        """Faust's hook after every assignment: events go to the group's offsets, batches where the handler says.
+    async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
+        """Batches flow at once; records of other topics once Faust has recovered its tables, which may take as long as they are large."""
+        self._begun.clear()
+        await super().on_partitions_assigned(assigned, generation_id)
+        batch_tps = {tp for tp in ensure_TPset(assigned) if self.is_batch_topic(tp.topic)}
+        if not batch_tps or self.app.should_stop or generation_id != self.app.consumer_generation_id:
+            return
+        self._begin_batches(batch_tps)
+        self.resume_partitions(batch_tps)  # Faust paused all of them; the others stay so until recovery has ended
+        self.app.flow_control.resume()
+        self.resume_flow()
+        await cast(Any, self.app)._fetcher.maybe_start()  # noqa: SLF001 # as Faust's recovery does
 
-        Batches are sought in a task of their own: a lake that does not answer must not keep per-event topics waiting.
-        """
+    def _begin_batches(self, tps: set[TP]) -> None:
+        """Seek in a task of its own: a lake that does not answer must not keep per-event topics waiting."""
+        self._begun |= tps
+        self.add_future(self._seek_batches(self._end_epoch(tps)))
+
+    async def seek_to_committed(self) -> Mapping[TP, int]:
+        """Faust's hook once its tables are there: events go to the group's offsets, batches that do not flow yet where the handler says."""
         assigned = ensure_TPset(self.assignment())
         batch_tps = {tp for tp in assigned if self.is_batch_topic(tp.topic)}
-        if batch_tps:
-            self.add_future(self._seek_batches(self._end_epoch(batch_tps)))
-        return await self._seek_events(assigned - batch_tps)
+        if batch_tps - self._begun:
+            self._begin_batches(batch_tps - self._begun)
+        return await self.until_answered(lambda: self._seek_events(assigned - batch_tps))
 
     def _end_epoch(self, tps: set[TP]) -> dict[TP, int]:
         """Make everything under way of `tps` stale and stop reading them; gives the epochs that begin."""
@@ -234,8 +243,12 @@ class BatchNativeConsumer(ThreadDelegateConsumer):
         """Seek back where something that was fetched was not delivered."""
         misread, self._misread = self._misread, set()
         positions = {tp: self._readings[tp].position for tp in misread if tp in self._readings}
-        if positions:
-            await self.seek_wait(positions)
+        try:
+            if positions:
+                await self.seek_wait(positions)
+        except (KafkaError, TransportError) as exc:
+            self._misread |= misread
+            self.log.warning("Could not seek back what was not delivered, trying again: %r", exc)
 
     def is_poked(self) -> bool:
         """For drivers: something became fetchable since the fetch began; return early with nothing."""

@@ -2,9 +2,28 @@
 
 from collections import defaultdict
 from collections.abc import Callable
+from typing import Any
 
+import faust
 from faust.transport.conductor import Conductor
 from faust.types import TP
+from mode.utils.queues import ThrowableQueue
+
+
+class KeepingTopic(faust.Topic):
+    """A topic of batches: what waits for its agent stays there.
+
+    Faust's own queue is emptied whenever flow is resumed, which a recovery of its tables does several times, and batches flow meanwhile. What
+    is older than a rebalance is left out by its epoch.
+    """
+
+    _queue: ThrowableQueue[Any] | None = None
+
+    @property
+    def queue(self) -> ThrowableQueue[Any]:
+        if self._queue is None:
+            self._queue = self.app.FlowControlQueue(maxsize=self.maxsize, clear_on_resume=False)
+        return self._queue
 
 
 class BatchConductor(Conductor):

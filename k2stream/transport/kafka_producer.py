@@ -14,8 +14,10 @@ from mode import Service
 
 from k2stream.transport.base import settings_of
 from k2stream.transport.kafka_access import security_options
+from k2stream.transport.kafka_admin import configure
 from k2stream.transport.kafka_retry import backoff
 
+BROKER_TIME = {"message.timestamp.type": "LogAppendTime"}
 POLL_SECONDS = 0.02
 STOP_SECONDS = 5.0
 E_STOPPED = "The producer was stopped before it could reach Kafka; nothing was sent."
@@ -68,10 +70,25 @@ class Producer(driver.Producer):
         sent: Awaitable[RecordMetadata] = await super().send(*args, **kwargs)
         return sent
 
-    async def create_topic(self, *args: Any, **kwargs: Any) -> None:
-        """Create it unless it exists."""
+    async def create_topic(self, topic: str, *args: Any, **kwargs: Any) -> None:
+        """Create it unless it exists; changelogs take their time from the broker.
+
+        It refuses records of a clock that is an hour ahead, and Faust ends a worker whose changelog is refused.
+        """
         await self._connected()
-        await super().create_topic(*args, **kwargs)
+        if topic in self.app.tables.changelog_topics:
+            kwargs["config"] = {**(kwargs.get("config") or {}), **BROKER_TIME}
+            await self._keep_broker_time(topic)
+        await super().create_topic(topic, *args, **kwargs)
+
+    async def _keep_broker_time(self, topic: str) -> None:
+        """Mend a changelog that an earlier version made."""
+        client = self._ensure_producer().client
+        try:
+            if topic in (await client.fetch_all_metadata()).topics():
+                await configure(client, topic, BROKER_TIME)
+        except KafkaError as exc:
+            self.log.warning("%s keeps the time of its writers, which the broker refuses if it is an hour ahead: %r", topic, exc)
 
     def _settings_auth(self) -> Mapping[str, Any]:
         return security_options(settings_of(self.app))

@@ -302,6 +302,35 @@ async def test_compacted_topics_jump_is_a_hole(tmp_path: Path) -> None:
     assert worker.handler.lost == []
 
 
+async def test_batches_do_not_wait_for_a_table_that_is_in_recovery(site: Site, tmp_path: Path) -> None:
+    """However long Faust recovers a table, batches come from the vector on, none twice; its agent's events wait for it."""
+    tp, events = TopicPartition(await site.topic(), 0), await site.topic()
+    recovered = asyncio.Event()
+    worker = Worker(site, tmp_path, [tp.topic], events=events)
+    table = worker.app.Table("slow", default=int, partitions=1)
+    table.on_recover(recovered.wait)
+    await numbered(site, tp, [3, 2])
+    await site.sink.send(events, 0, values("an event"))
+    worker.app.finalize()
+    starting = asyncio.create_task(worker.app.start())  # Faust's start ends with its recovery
+    try:
+        await worker.until_read(tp, 5)
+        await numbered(site, tp, [4])
+        await worker.until_read(tp, 9)
+        assert not starting.done()
+        assert worker.events == []
+        recovered.set()
+        await starting
+        await worker.until(lambda: bool(worker.events), "no event came")
+        await numbered(site, tp, [1])
+        await worker.until_read(tp, 10)
+    finally:
+        recovered.set()
+        await worker.app.stop()
+    assert [int(v or b"") for v in worker.values(tp)] == list(range(10))
+    assert len({batch.epoch for batch in worker.batches}) == 1
+
+
 async def test_table_comes_back_from_its_changelog(site: Site, tmp_path: Path) -> None:
     """Faust's tables work beside batches: the changelog is created, written in order and recovered."""
     events = await one_partition(site)

@@ -14,6 +14,7 @@ import faust
 from k2stream.clock import Deadline
 from k2stream.records import Batch, Kind, Record, TopicPartition
 from k2stream.settings import Settings
+from k2stream.transport.conductor import KeepingTopic
 from k2stream.transport.embedded_log import EmbeddedLog
 from k2stream.transport.embedded_schema import PARTITION_SHIFT
 from k2stream.transport.embedded_sink import EmbeddedSink
@@ -216,7 +217,7 @@ class Vector:
         self.lost.append((tp, first, last))
 
 
-class GrowingTopic(faust.Topic):
+class GrowingTopic(KeepingTopic):
     """A topic whose names may become more while an agent reads it."""
 
     names: list[str]

@@ -100,6 +100,7 @@ def test_window_of_a_retained_partition_survives_a_rebalance(new_crew: NewCrew) 
                 break
         else:
             pytest.fail("no window was open at any rebalance")
+        this.wait(lambda: this.trades(0)["rebalance"]["first_commit_seconds"] is not None, 60, "nothing was committed after the rebalance")
         rebalance = this.trades(0)["rebalance"]
         assert rebalance["kept"] > 0
         assert rebalance["first_commit_seconds"] is not None
