@@ -10,7 +10,7 @@ DEV := .venv/.made-from-requirements-dev.lock
 PYTEST := $(BIN)/pytest -q -n 3 --dist loadfile
 ARGS ?=
 
-.PHONY: help setup demo test test-consistency test-services soak services env check check-deploy bench bench-conflicts bench-kafka bench-latency bench-growth gap-storm bench-publisher clean
+.PHONY: help setup demo test test-consistency test-services soak services env check check-deploy bench bench-conflicts bench-kafka bench-latency bench-growth gap-storm bench-publisher bench-replay bench-poison clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed 's/^\([a-z-]*\):.*## /make \1	/' | expand -t 16
@@ -72,6 +72,14 @@ gap-storm: $(DEV) ## a million trades in disorder, workers killed twenty times: 
 bench-publisher: $(DEV) ## measure 25,000 trades/s from one core to a broker's acknowledgement, for a minute; also into build/publisher.md
 	@mkdir -p build
 	@$(BIN)/python -m tests.bench.publisher --kafka $(ARGS)
+
+bench-replay: $(DEV) ## replay 10,000 dead letters under 20 kills and live traffic (ARGS="--letters 1000 --kills 5")
+	@mkdir -p build
+	@$(BIN)/python -m tests.bench.replay $(ARGS)
+
+bench-poison: $(DEV) ## mutated records through a real worker, and what bad ones cost (ARGS="--records 20000")
+	@mkdir -p build
+	@$(BIN)/python -m tests.bench.poison $(ARGS)
 
 clean: ## remove .venv, caches and build results; K2_HOME is left alone (k2 reset)
 	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

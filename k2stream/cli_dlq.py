@@ -92,7 +92,8 @@ def replay(
     last: Last = None,
     ids: Ids = None,
     limit: Annotated[int | None, typer.Option(min=1, help="So many letters at most.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run/--publish", help="Say what would become of each, or send them back.")] = True,
+    publish: Annotated[bool, typer.Option("--publish", help="Send them back; without it nothing is.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Send nothing, whatever else is said: what happens without --publish.")] = False,
     rate: Annotated[float | None, typer.Option(min=0.1, help="Letters a second; without it K2_REPLAY_RATE.")] = None,
     wait: Annotated[float, typer.Option(min=0.0, help="Seconds to wait for what becomes of them.")] = 60.0,
     live: Annotated[bool, typer.Option("--live", help="Run the replay agent: `faust -A agents.replay worker`.")] = False,
@@ -102,7 +103,7 @@ def replay(
         _run_agent()
         return
     chosen = _selection(reason, topic, symbol, first, last, ids, None, limit)
-    if dry_run:
+    if dry_run or not publish:
         from k2stream.deadletter.show import rehearsal_lines
 
         with _opened() as letters:

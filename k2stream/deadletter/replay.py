@@ -57,11 +57,11 @@ async def replay(
     *,
     rate: float | None,
     wait_seconds: float,
-    progress: Callable[[int], None] = lambda _: None,
+    on_step: Callable[[str], None] = lambda _: None,
 ) -> Replayed:
     """Publish every open letter of `selection` once, `rate` a second at most (None: no bound), then wait for what becomes of them.
 
-    Raises K2Error; what was published until then is found by the next replay.
+    Raises K2Error; what was published until then is found by the next replay. `on_step` hears each step; crash tests die there.
     """
     by, done = letters.writer(), Replayed("")
     done.replay_id = by.replay_id
@@ -72,7 +72,9 @@ async def replay(
         origins, places = found["origin"].to_pylist(), set(zip(found["topic"].to_pylist(), found["partition"].to_pylist(), strict=True))
         ends = {place: (await sink.bounds(TopicPartition(*place)))[1] for place in places}
         await asyncio.to_thread(letters.write, [began(by, letters.clock.now_us(), selection=selection.words(), ends=ends)])
-        await _publish(letters, sink, by, origins, rate, done, progress)
+        on_step("replay.began")
+        await _publish(letters, sink, by, origins, rate, done, on_step)
+        on_step("replay.published")
         await asyncio.to_thread(letters.write, [ended(by, letters.clock.now_us())])
     await _wait(letters, done, wait_seconds)
     return done
@@ -86,7 +88,7 @@ def open_ones(selection: Selection) -> Selection:
 
 
 async def _publish(
-    letters: DeadLetters, sink: LogSink, by: Writer, origins: Sequence[str], rate: float | None, done: Replayed, progress: Callable[[int], None]
+    letters: DeadLetters, sink: LogSink, by: Writer, origins: Sequence[str], rate: float | None, done: Replayed, on_step: Callable[[str], None]
 ) -> None:
     edits = await asyncio.to_thread(letters.edits)
     pace, unwritten = Pace(rate, letters.clock), list[Sent]()
@@ -97,9 +99,10 @@ async def _publish(
             await asyncio.sleep(pace.wait_seconds(len(chunk)))
             unwritten += await _send(sink, chunk, edits, letters.clock)
             done.published += len(chunk)
-            progress(len(chunk))
+            on_step("replay.sent")
             if letters.clock.monotonic() - written_at >= WRITTEN_EVERY_SECONDS:
                 await _write(letters, by, unwritten)
+                on_step("replay.written")
                 written_at = letters.clock.monotonic()
     done.seconds = pace.elapsed_seconds()
     await _write(letters, by, unwritten)

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from k2stream.crash import on_step_of
 from k2stream.deadletter.replay import Replayed, replay
 from k2stream.deadletter.standing import DeadLetters
 from k2stream.errors import HomeError
@@ -25,7 +26,7 @@ def replay_now(settings: Settings, selection: Selection, *, rate: float | None, 
 async def _replay(letters: DeadLetters, selection: Selection, rate: float | None, wait_seconds: float) -> Replayed:
     sink = open_sink(letters.settings)
     try:
-        return await replay(letters, sink, selection, rate=rate, wait_seconds=wait_seconds)
+        return await replay(letters, sink, selection, rate=rate, wait_seconds=wait_seconds, on_step=on_step_of(letters.settings.crash_at))
     finally:
         await sink.close()
 
