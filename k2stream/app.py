@@ -27,7 +27,7 @@ from k2stream.object_store import object_store
 from k2stream.process import tune_process
 from k2stream.records import TopicPartition
 from k2stream.settings import Settings
-from k2stream.topics import KEPT_30_DAYS, LETTER_TOPICS, resolve
+from k2stream.topics import KEPT_30_DAYS, LETTER_TOPICS, require_co_partitioned, resolve
 from k2stream.transport.conductor import BatchConductor, KeepingTopic
 from k2stream.transport.open import open_sink
 from k2stream.transport.sink import LogSink
@@ -198,9 +198,11 @@ class K2App(faust.App):
             await self.sleep(EVERY_SECONDS)
 
     async def _new_topics(self) -> dict[str, list[str]]:
-        """Names that match a data type's patterns today and did not before."""
+        """Names that match a data type's patterns today and did not before. Raises SettingsError where redundant topics do not fit each other."""
         existing = await self.sink.topics()
         found = {d: [n for n in resolve(patterns, existing, d) if n not in topic.names] for d, (patterns, topic) in self.patterns.items()}
+        read = {*self.batch_topics(), *(name for names in found.values() for name in names)}
+        require_co_partitioned({name: existing[name] for name in read & existing.keys()})
         return {data_type: names for data_type, names in found.items() if names}
 
     async def _take_up(self, found: Mapping[str, Sequence[str]]) -> None:

@@ -9,6 +9,7 @@ import typer
 from k2stream.cli_api import api
 from k2stream.cli_backfill import backfill as backfill_command
 from k2stream.cli_dlq import app as dlq_app
+from k2stream.cli_feeds import feeds as feeds_command
 from k2stream.cli_gaps import app as gaps_app
 from k2stream.cli_load import load as load_command
 from k2stream.cli_topics import app as topics_app
@@ -41,6 +42,7 @@ app.add_typer(upkeep_app, name="upkeep")
 app.add_typer(dlq_app, name="dlq")
 app.add_typer(gaps_app, name="gaps")
 app.command("backfill")(backfill_command)
+query_app.command("feeds")(feeds_command)
 app.command()(api)
 app.command("load")(load_command)
 

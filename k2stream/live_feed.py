@@ -5,7 +5,7 @@ import signal
 import ssl
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from uuid import uuid4
 
 import structlog
@@ -22,6 +22,7 @@ from k2stream.feed.venue import Venue
 from k2stream.playback import prepare_topic
 from k2stream.settings import Settings
 from k2stream.topics import KINDS, TopicName
+from k2stream.topics.name import FEED_MARK
 from k2stream.transport.open import open_sink
 from k2stream.transport.sink import LogSink
 
@@ -52,7 +53,7 @@ async def feed(settings: Settings, venue: Venue, symbols: Sequence[str], *, quot
     sink, clock = open_sink(settings), SystemClock()
     try:
         async with _lanes(settings, venue, sink, quotes=quotes) as lanes:
-            live = LiveFeed(venue, symbols, lanes, ids=MessageIds(uuid4()), clock=clock)
+            live = LiveFeed(venue, symbols, lanes, ids=MessageIds(uuid4()), clock=clock, name=settings.feed_name)
             source = Source(Wanted(venue, symbols, quotes, urls_of(settings, venue), tls), clock, live.take, live.mark_gap)
             try:
                 async with asyncio.TaskGroup() as tasks:
@@ -85,19 +86,23 @@ async def _lanes(settings: Settings, venue: Venue, sink: LogSink, *, quotes: boo
     lanes: dict[str, Lane] = {}
     try:
         for data_type in ("trades", "quotes") if quotes else ("trades",):
-            topic = str(TopicName(venue.asset_class, data_type, venue.name))
-            spool = Spool(settings.home_path("feed", f"{topic}.spool"), memory_bytes=settings.feed_memory_bytes, disk_bytes=settings.feed_disk_bytes)
-            lanes[data_type] = Lane(topic, KINDS[data_type].schema, await _prepared(settings, sink, topic), spool)
+            usual = TopicName(venue.asset_class, data_type, venue.name)
+            topic = replace(usual, exchange=f"{venue.name}{FEED_MARK}{settings.feed_name}") if settings.feed_own_topic else usual
+            path = settings.home_path("feed", f"{usual}{FEED_MARK}{settings.feed_name}.spool" if settings.feed_name else f"{usual}.spool")
+            spool = Spool(path, memory_bytes=settings.feed_memory_bytes, disk_bytes=settings.feed_disk_bytes)
+            lanes[data_type] = Lane(str(topic), KINDS[data_type].schema, await _prepared(settings, sink, str(topic), like=str(usual)), spool)
         yield lanes
     finally:
         for lane in lanes.values():
             lane.spool.close()
 
 
-async def _prepared(settings: Settings, sink: LogSink, topic: str) -> int:
-    """Schema id of a topic that exists, however long that takes."""
+async def _prepared(settings: Settings, sink: LogSink, topic: str, *, like: str) -> int:
+    """Schema id of a topic that exists, however long that takes; where it is made, it gets as many partitions as `like` has."""
     while True:
         try:
+            if like != topic and (partitions := (await sink.topics()).get(like)):
+                await sink.create_topic(topic, partitions, KINDS[TopicName.parse(topic).data_type].config)
             return await prepare_topic(settings, sink, open_registry(settings), topic)
         except K2Error as exc:
             if not exc.is_retriable:

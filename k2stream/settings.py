@@ -101,6 +101,8 @@ class Settings(BaseSettings):
     kraken_ssl_verify: bool = Field(True, description="Check Kraken's certificate")
     coinbase_urls: str = Field("", description="Addresses of Coinbase Exchange")
     coinbase_ssl_verify: bool = Field(True, description="Check Coinbase's certificate")
+    feed_name: str = Field("", pattern="^[a-z0-9]{0,20}$", description="Name of this live feed, in `vendor_data` of its rows; feeds of one venue each need one")
+    feed_own_topic: bool = Field(False, description="Publish into a redundant topic of this feed, `market.crypto.trades.binance-NAME`")
     binance_rest_url: str = Field("", description="Where `k2 backfill binance` asks; empty: the venue's own address")
     binance_api_key: SecretStr = Field(SecretStr(""), description="Key for trades by number; without one only the newest thousand can be back-filled")
     kraken_rest_url: str = Field("", description="Where `k2 backfill kraken` asks; empty: the venue's own address")
@@ -114,6 +116,12 @@ class Settings(BaseSettings):
     log_format: Literal["console", "json"] = Field("console", description="How it is logged")
     cache: str = Field("", description="Where servers for `k2 dev` and tests are kept once fetched or built; empty: ~/.cache/k2stream")
     crash_at: str = Field("", description="For tests: `STEP`, `STEP:N` or `STEP:N:SIGNAL`, or `@FILE` that says so later; the process kills itself there")
+
+    @model_validator(mode="after")
+    def _named(self) -> Self:
+        if self.feed_own_topic and not self.feed_name:
+            raise ValueError("K2_FEED_OWN_TOPIC: expected a K2_FEED_NAME with it, after which the topic is named")
+        return self
 
     @model_validator(mode="after")
     def _guarded(self) -> Self:

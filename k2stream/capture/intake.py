@@ -106,5 +106,5 @@ class Intake:
 
     def _judge_topic(self, pairs: Sequence[tuple[Batch, Decoded]], seen: SeenFilter) -> list[Judged]:
         name = TopicName.parse(pairs[0][0].topic)
-        by = Judging(name.exchange.upper(), name.asset_class, seen, self._limits, self._clock.now_us(), self.marked_through)
+        by = Judging(name.venue.upper(), name.asset_class, seen, self._limits, self._clock.now_us(), self.marked_through)
         return self._judge_batches([batch for batch, _ in pairs], [decoded for _, decoded in pairs], by)

@@ -24,6 +24,8 @@ from k2stream.transport.sink import LogSink, Outgoing
 
 log = structlog.get_logger(__name__)
 
+FEED_NAME = "feed"
+"""Entry of vendor_data."""
 LINGER_SECONDS = 0.01
 """Rows are encoded together: one by one costs a millisecond each."""
 ROWS_AHEAD = 2_000
@@ -62,10 +64,11 @@ class Counts:
 class LiveFeed:
     """Takes frames of one venue; `run` moves them on until it is cancelled."""
 
-    def __init__(self, venue: Venue, symbols: Sequence[str], lanes: Mapping[str, Lane], *, ids: MessageIds, clock: Clock) -> None:
-        """`lanes` by data type: trades, and quotes where they are wanted."""
+    def __init__(self, venue: Venue, symbols: Sequence[str], lanes: Mapping[str, Lane], *, ids: MessageIds, clock: Clock, name: str = "") -> None:
+        """`lanes` by data type: trades, and quotes where they are wanted. `name` goes into each row's vendor_data: whose report it was."""
         self.counts = Counts()
         self._venue, self._symbols, self._lanes, self._ids, self._clock = venue, symbols, lanes, ids, clock
+        self._said = {FEED_NAME: name} if name else {}
         self._newest_us: dict[str, int] = {}
         self._clock_warned = False
         self._encoded = asyncio.Condition()
@@ -86,6 +89,8 @@ class LiveFeed:
         for data_type, rows in (("trades", found.trades), ("quotes", found.quotes)):
             if rows and data_type in self._lanes:
                 self._note_times(rows, now_us)
+                for row in rows:
+                    row["vendor_data"].update(self._said)
                 self._lanes[data_type].rows.extend(rows)
         if any(len(lane.rows) >= ROWS_AHEAD for lane in self._lanes.values()):
             async with self._encoded:

@@ -8,6 +8,7 @@ import os
 import struct
 from collections import deque
 from collections.abc import Iterator, Sequence
+from fcntl import LOCK_EX, LOCK_NB, flock
 from pathlib import Path
 from typing import Literal
 
@@ -30,7 +31,7 @@ class Spool:
     """A queue of records with a bound in memory and one on disk. One writer, one reader, on one loop."""
 
     def __init__(self, path: Path, *, memory_bytes: int, disk_bytes: int) -> None:
-        """Records that an earlier feed left in `path` come first. Raises FeedError if it cannot be used."""
+        """Records that an earlier feed left in `path` come first. Raises FeedError if it cannot be used, or another feed uses it."""
         self._memory_bytes, self._disk_bytes = memory_bytes, disk_bytes
         self._memory: deque[Outgoing] = deque()
         self._held_bytes = 0
@@ -42,6 +43,10 @@ class Spool:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             make_private_file(path)
             self._file = path.open("r+b", buffering=0)
+            flock(self._file.fileno(), LOCK_EX | LOCK_NB)
+        except BlockingIOError as exc:
+            self._file.close()
+            raise FeedError(f"{path} is in use: another feed of this venue runs here. Give this one a name of its own (K2_FEED_NAME).") from exc
         except OSError as exc:
             raise FeedError(f"{path} cannot be opened ({exc.strerror}). It holds what the log has not taken yet; mend the folder.") from exc
         self._path, self._read_at, self._write_at = path, 0, _whole_bytes(self._file.fileno())

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from k2stream.errors import SettingsError
 
 MARKET, LETTERS = "market", "dlq"
+FEED_MARK = "-"
+"""Between an exchange and the name of a feed that has a topic of its own."""
 
 ASSET_CLASSES = ("equities", "crypto")
 
@@ -20,7 +22,7 @@ class TopicName:
     asset_class: str
     data_type: str
     exchange: str
-    """Lower case in the topic; rows carry it as the venue writes it."""
+    """Lower case in the topic; rows carry it as the venue writes it. With a feed's name behind it, a redundant topic: see `venue`."""
 
     def __str__(self) -> str:
         return f"{MARKET}.{self.asset_class}.{self.data_type}.{self.exchange}"
@@ -32,6 +34,11 @@ class TopicName:
         if len(parts) != 4 or parts[0] != MARKET or not all(parts):
             raise SettingsError(f"Topic {topic!r}: expected market.ASSET_CLASS.DATA_TYPE.EXCHANGE, as in market.equities.trades.asx. Correct K2_TOPICS.")
         return cls(*parts[1:])
+
+    @property
+    def venue(self) -> str:
+        """Whose rows it holds: redundant topics are named after their feed too, as in market.crypto.trades.binance-b."""
+        return self.exchange.partition(FEED_MARK)[0]
 
     @property
     def subject(self) -> str:

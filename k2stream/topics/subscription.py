@@ -4,8 +4,9 @@ from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 
 from k2stream.errors import SettingsError
-from k2stream.topics.name import MARKET
+from k2stream.topics.name import FEED_MARK, MARKET
 
+ANY = (MARKET, "*", "*", "*")
 SELECTORS = {"asset_class": 1, "data_type": 2, "exchange": 3}
 """Word before the colon -> which part of a topic's name it is about."""
 
@@ -14,22 +15,23 @@ def resolve(wanted: Sequence[str], existing: Iterable[str], data_type: str) -> l
     """Names of `existing`, of one data type, that any of `wanted` asks for, in order.
 
     Each is a name, a pattern in which `*` stands for one part, or a selector: `exchange:binance`, `asset_class:crypto`, `data_type:trades`.
-    Letters never match, nor do topics of another contract, whatever is asked for. Raises SettingsError for an unknown selector.
+    An exchange's redundant topics, as market.crypto.trades.binance-b, are its own. Letters never match, nor do topics of another contract,
+    whatever is asked for. Raises SettingsError for an unknown selector.
     """
-    patterns = [_pattern_of(word).split(".") for word in wanted]
+    patterns = [pattern.split(".") for word in wanted for pattern in _patterns_of(word)]
     return sorted(t for t in existing if _is_of(t, data_type) and any(_matches(p, t.split(".")) for p in patterns))
 
 
-def _pattern_of(word: str) -> str:
+def _patterns_of(word: str) -> list[str]:
     selector, colon, value = word.partition(":")
     if not colon:
-        return word
+        return [word]
     if selector not in SELECTORS or not value:
         known = ", ".join(f"{name}:NAME" for name in SELECTORS)
         raise SettingsError(f"K2_TOPICS: {word!r}: expected {known}, a topic, or a pattern as market.crypto.trades.*.")
-    parts = [MARKET, "*", "*", "*"]
-    parts[SELECTORS[selector]] = value
-    return ".".join(parts)
+    values = (value, f"{value}{FEED_MARK}*") if selector == "exchange" else (value,)
+    place = SELECTORS[selector]
+    return [".".join([*ANY[:place], value, *ANY[place + 1 :]]) for value in values]
 
 
 def _is_of(topic: str, data_type: str) -> bool:

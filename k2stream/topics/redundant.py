@@ -1,0 +1,23 @@
+"""Topics of one venue that several feeds fill: what makes them one stream; pure."""
+
+from collections.abc import Mapping
+
+from k2stream.errors import SettingsError
+from k2stream.topics.name import TopicName
+
+
+def require_co_partitioned(partitions: Mapping[str, int]) -> None:
+    """Redundant topics must have equal numbers of partitions; raises SettingsError naming the first two that have not.
+
+    A symbol has then the same partition number in all of them, and equal numbers are read by one worker into one window: there alone
+    the second report of a trade is known before its first is committed, and gaps are judged over both.
+    """
+    first: dict[TopicName, str] = {}
+    for topic in sorted(partitions):
+        name = TopicName.parse(topic)
+        other = first.setdefault(TopicName(name.asset_class, name.data_type, name.venue), topic)
+        if partitions[other] != partitions[topic]:
+            raise SettingsError(
+                f"{other} has {partitions[other]} partitions and {topic} has {partitions[topic]}: topics of one venue need equal numbers, or a trade "
+                f"that both report could become two rows. Grow the smaller one with `k2 topics apply`, or leave it out with K2_TOPICS."
+            )
