@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from k2stream.load.run import Summary, Wanted
     from k2stream.settings import Settings
 
@@ -81,12 +83,18 @@ def _draft(data_type: str, file: Path) -> str:
     from contextlib import closing
 
     from k2stream.load.chunk import Place
-    from k2stream.load.fields import texts
     from k2stream.load.guess import drafted
     from k2stream.load.mapping import FieldMapping, FileForm
     from k2stream.load.run import open_rows
 
     with closing(open_rows(file, FieldMapping(data_type, FileForm(), {}, {}))) as rows:
         first = next(rows.chunks(Place()), None)
-        sample = {} if first is None else {n: texts(first.columns[n].chunk(0).slice(0, 1), ())[0][0].as_py() or "" for n in first.columns.column_names}
-        return drafted(data_type, rows.column_names, sample)
+        return drafted(data_type, rows.column_names, {} if first is None else _sample(first.columns))
+
+
+def _sample(columns: "pa.Table") -> dict[str, str]:
+    """The first row as text."""
+    from k2stream.load.fields import texts
+
+    first = zip(columns.column_names, columns.slice(0, 1).columns, strict=True)
+    return {name: texts(column.chunk(0), ())[0][0].as_py() or "" for name, column in first if len(column)}

@@ -1,6 +1,7 @@
 """CSV in chunks that end where a row ends: each row keeps its line and its bytes, whatever quotes and blank lines stand between."""
 
 import bz2
+import csv
 import gzip
 import io
 import lzma
@@ -24,6 +25,7 @@ ROW_BYTES = 1 << 20
 """A row longer than this is a quote that was never closed."""
 NEWLINE, RETURN = 10, 13
 MARKS = (b"\xff\xfe", b"\xfe\xff")
+MEND = "Mend the file, or write `file: {quote: none}` into the mapping if quotes in it are characters like others."
 
 
 def open_bytes(path: Path) -> tuple[IO[bytes], IO[bytes]]:
@@ -142,13 +144,12 @@ class CsvFile:
     def _header(self, line: bytes) -> list[str]:
         if not line.strip():
             raise LoadError(f"{self._path} is empty: expected a header. Write `file: {{header: no, columns: [...]}}` into the mapping if it has none.")
-        table = pa.csv.read_csv(
-            io.BytesIO(line.decode(self._form.encoding, "replace").encode()),
-            read_options=pa.csv.ReadOptions(autogenerate_column_names=True, use_threads=False),
-            parse_options=pa.csv.ParseOptions(delimiter=self._form.delimiter, quote_char=self._form.quote or False),
-            convert_options=pa.csv.ConvertOptions(column_types={f"f{n}": pa.string() for n in range(line.count(self._form.delimiter.encode()) + 1)}),
-        )
-        return [str(name).strip() for name in table.to_pylist()[0].values()]
+        text = line.decode(self._form.encoding, "replace").rstrip("\r\n")
+        quoting = {"quotechar": self._form.quote} if self._form.quote else {"quoting": csv.QUOTE_NONE}
+        try:
+            return [name.strip() for name in next(csv.reader([text], delimiter=self._form.delimiter, **quoting))]
+        except csv.Error as exc:
+            raise LoadError(f"{self._path}: its header cannot be read ({exc}). {MEND}") from exc
 
     def _go_to(self, byte: int) -> None:
         if byte == self._begin.byte:
@@ -184,8 +185,7 @@ class CsvFile:
 
     def _never_closed(self) -> None:
         raise LoadError(
-            f"{self._path}: a quoted value is not closed, or a row is longer than {ROW_BYTES:,} bytes. Mend the file; "
-            "if quotes in it are characters like others, write `file: {quote: none}` into the mapping."
+            f"{self._path}: a quoted value is not closed, or a row is longer than {ROW_BYTES:,} bytes. {MEND}"
         )
 
     def _ends(self, data: bytes) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -208,37 +208,65 @@ class CsvFile:
         after = Place(place.row + len(begins), place.line + len(newlines), place.byte + len(data))
         if not len(begins):
             return after, None
-        columns, malformed = self._parsed(data)
-        if columns.num_rows + len(malformed) != len(begins):
-            raise LoadError(
-                f"{self._path}: lines {lines[0]:,} to {lines[-1]:,} hold quotes in the middle of values, so where rows end cannot be told. "
-                "Write `file: {quote: none}` into the mapping if quotes are characters like others, else mend the file."
-            )
+        columns, malformed = self._rows(data, begins, ends, lines)
         numbers = np.setdiff1d(np.arange(len(begins)), np.array([m.number for m in malformed], np.int64))
         return after, Chunk(columns, numbers, malformed, place.row, lines, _raw_of(data, begins, ends), after)
 
-    def _parsed(self, data: bytes) -> tuple[pa.Table, tuple[Malformed, ...]]:
+    def _rows(
+        self, data: bytes, begins: NDArray[np.int64], ends: NDArray[np.int64], lines: NDArray[np.int64]
+    ) -> tuple[pa.Table, tuple[Malformed, ...]]:
+        """Rows with their columns, and those without; raises LoadError if the parser sees other rows than we do."""
+        encoding = self._form.encoding.lower()
+        known = data if encoding in ("utf-8", "utf8") else data.decode(encoding, "replace").encode()
+        try:
+            if _is_text(known):
+                columns, malformed = self._parsed(known)
+            else:  # Arrow cannot say which row has other columns if that row is no text
+                _, malformed = self._parsed(data.decode("latin-1").encode())
+                without = {m.number for m in malformed}
+                whole = b"".join(data[b : e + 1] for n, (b, e) in enumerate(zip(begins, ends, strict=True)) if n not in without)
+                columns, _ = self._parsed(whole, is_whole=True)
+        except pa.ArrowInvalid as exc:
+            raise LoadError(f"{self._path}: lines {lines[0]:,} to {lines[-1]:,} cannot be read as CSV ({exc}). {MEND}") from exc
+        has_quotes = self._quote is not None and self._quote in data
+        is_torn = not has_quotes and data.count(b"\r") != data.count(b"\r\n")  # a return alone ends a row for Arrow
+        if is_torn or columns.num_rows + len(malformed) != len(begins) or any(m.number >= len(begins) for m in malformed):
+            raise LoadError(
+                f"{self._path}: lines {lines[0]:,} to {lines[-1]:,} hold quotes or carriage returns in the middle of values, so where rows end cannot "
+                f"be told. {MEND}"
+            )
+        return columns, malformed
+
+    def _parsed(self, data: bytes, *, is_whole: bool = False) -> tuple[pa.Table, tuple[Malformed, ...]]:
         malformed: list[Malformed] = []
 
         def refuse(row: pa.csv.InvalidRow) -> str:
             malformed.append(Malformed(row.number - 1, f"expected {row.expected_columns} columns, found {row.actual_columns}"))
             return "skip"
 
-        encoding = self._form.encoding.lower()
-        known = data if encoding in ("utf-8", "utf8") else data.decode(encoding, "replace").encode()
         wanted = self._names if self._wanted is None else list(self._wanted)
+        if not data:
+            return pa.table({name: pa.array([], pa.binary()) for name in wanted}), ()
         columns = pa.csv.read_csv(
-            io.BytesIO(known),
+            io.BytesIO(data),
             # Row numbers are told only where one thread reads; a block as large as the data keeps it in one piece.
-            read_options=pa.csv.ReadOptions(column_names=self._names, use_threads=False, block_size=len(known) + 1),
+            read_options=pa.csv.ReadOptions(column_names=self._names, use_threads=False, block_size=len(data) + 1),
             parse_options=pa.csv.ParseOptions(
-                delimiter=self._form.delimiter, quote_char=self._form.quote or False, newlines_in_values=True, invalid_row_handler=refuse
+                delimiter=self._form.delimiter, quote_char=self._form.quote or False, newlines_in_values=True, invalid_row_handler=None if is_whole else refuse
             ),
             convert_options=pa.csv.ConvertOptions(
                 column_types=dict.fromkeys(wanted, pa.binary()), include_columns=wanted, strings_can_be_null=False, quoted_strings_can_be_null=False
             ),
         )
         return columns.combine_chunks(), tuple(malformed)
+
+
+def _is_text(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _raw_of(data: bytes, begins: NDArray[np.int64], ends: NDArray[np.int64]) -> Callable[[int], bytes]:

@@ -82,6 +82,16 @@ def test_blank_lines_and_rows_with_too_few_columns_keep_their_lines(tmp_path: Pa
     assert [chunk.raw(n) for n in range(4)] == [b"1,2", b"3", b"4,5,6", b"7,8"]
 
 
+def test_a_row_that_is_no_text_and_lacks_columns_is_malformed_alone(tmp_path: Path) -> None:
+    """Its neighbours are rows, whole or not."""
+    file = opened(tmp_path, b"x,y\n1,2\n\xff\xfe\n3,\xff\n4,5,6\n7,8\n")
+    (chunk,) = file.chunks(Place())
+    assert [m.number for m in chunk.malformed] == [1, 3]
+    assert chunk.numbers.tolist() == [0, 2, 4]
+    assert chunk.columns["y"].to_pylist() == [b"2", b"\xff", b"8"]
+    assert chunk.raw(1) == b"\xff\xfe"
+
+
 def test_a_byte_order_mark_skipped_lines_and_other_delimiters(tmp_path: Path) -> None:
     """As spreadsheets write them."""
     file = opened(tmp_path, "\ufeffReport of today\nx;y\n1;ä\n".encode(), delimiter=";", skip_lines="1")
@@ -124,7 +134,8 @@ def zipped(content: bytes) -> bytes:
         (b"x,y\r1,2\r", "f.csv", "carriage return alone"),
         ("x,y\n1,2\n".encode("utf-16"), "f.csv", "is UTF-16"),
         (b'x,y\n1,"2\n' + b"3,4\n" * 400_000, "f.csv", "a quoted value is not closed"),
-        (b'x,y\n1,5" pipe\n3,5" pipe\n', "f.csv", "quotes in the middle of values"),
+        (b'x,y\n1,5" pipe\n3,5" pipe\n', "f.csv", "quotes or carriage returns in the middle of values"),
+        (b"x,y\n1,2\r3,4\n5\n", "f.csv", "quotes or carriage returns in the middle of values"),
         (gzip.compress(b"x,y\n" + b"1,2\n" * 99_999)[:-200], "f.csv.gz", "cannot be read to its end"),
         (b"PK\x03\x04junk", "f.zip", "is no zip archive"),
     ],
