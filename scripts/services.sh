@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs what the servers for development and tests need: `scripts/services.sh [kafka] [postgres] [s3] [rest] [registry] [redis]`,
+# Installs what the servers for development and tests need: `scripts/services.sh [kafka] [postgres] [s3] [rest] [registry] [redis] [faketime]`,
 # without a name all of them; `deploy` installs what checks the files of deploy/. Prints each command first and asks before it runs it; CI=true asks nothing.
 #
 # Jars and binaries go into K2_CACHE (~/.cache/k2stream), by version; what is there is not made again.
@@ -77,19 +77,26 @@ registry() {
     go_build registry "$binary" "go build -C $recipes/registry -o '$binary' ."
 }
 
+# A library that gives one program a clock of its own: a worker whose clock is wrong, in tests and in `k2 chaos`.
+faketime() {
+    [ "$(uname)" = Linux ] || return 0
+    for found in /usr/lib/*/faketime/libfaketimeMT.so.1; do [ ! -e "$found" ] || return 0; done
+    apt faketime faketime
+}
+
 deploy() {
     has docker-compose || docker compose version >/dev/null 2>&1 || apt deploy docker-compose || return 1
     has promtool || apt deploy prometheus
 }
 
-[ $# -gt 0 ] || set -- kafka postgres s3 rest registry redis
+[ $# -gt 0 ] || set -- kafka postgres s3 rest registry redis faketime
 for name in "$@"; do
     case $name in
-    kafka | postgres | s3 | rest | registry | redis | deploy)
+    kafka | postgres | s3 | rest | registry | redis | faketime | deploy)
         if "$name"; then echo "$name: ready"; else failed="$failed $name"; fi
         ;;
     *)
-        echo "$name: no such service; there are kafka, postgres, s3, rest, registry, redis, deploy" >&2
+        echo "$name: no such service; there are kafka, postgres, s3, rest, registry, redis, faketime, deploy" >&2
         exit 2
         ;;
     esac

@@ -22,6 +22,8 @@ from k2stream.settings import load_settings
 SERVICES = ("kafka", "postgres", "s3", "registry", "redis")
 REPORT = Path(__file__).parents[2] / "docs" / "results" / "soak.md"
 ROUND_MINUTES = 5.0
+PACE_SECONDS = 3.0
+"""The next fault does not wait longer for everybody to be back, so several are under way at once: 300 in twenty minutes."""
 ON_FILES = 4
 """Every so many-th round keeps its tables in a folder, so that a disk can be full."""
 
@@ -66,7 +68,15 @@ def play(folder: Path, given: argparse.Namespace, number: int, seconds: float, k
     try:
         for name in names:
             os.environ.update(stack.up(name).exports)
-        options = Options(seed=given.seed + number, workers=given.workers, rate=given.rate, seconds=seconds, away_seconds=given.away, known=known)
+        options = Options(
+            seed=given.seed + number,
+            workers=given.workers,
+            rate=given.rate,
+            seconds=seconds,
+            away_seconds=given.away,
+            known=known,
+            pace_seconds=PACE_SECONDS,
+        )
         card = run(load_settings(), options, say)
         say("\n".join(card.lines()))
         return card
