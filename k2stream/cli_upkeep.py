@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from k2stream.upkeep.tasks import Report, Upkeep
 
 EXIT_POSTPONED = 1
+NICE = 10
 
 app = typer.Typer(help="Keep the tables healthy; workers may go on meanwhile.", no_args_is_help=True)
 
@@ -70,11 +71,15 @@ def run(
     dry_run: DryRun = False,
     as_json: AsJson = False,
     lead: Annotated[bool, typer.Option("--lead", help="Only if no other process of this group does it or did it within K2_UPKEEP_MS.")] = False,
+    child: Annotated[bool, typer.Option("--child", hidden=True, help="Give way to the parent and end with it.")] = False,
 ) -> None:
     """All of it on every table, as the upkeep agent does every K2_UPKEEP_MS."""
+    from k2stream.process import serve_parent
     from k2stream.upkeep.lead import leading
     from k2stream.upkeep.tasks import run_all
 
+    if child:
+        serve_parent(NICE)
     settings = _settings()
     with leading(settings, is_asked=lead) as is_ours:
         if not is_ours:

@@ -1,6 +1,8 @@
-"""What a worker asks of Python and the C library for its own process, once, before it computes anything."""
+"""What a process of ours asks of Python and the C library for itself, once, before it computes anything."""
 
 import ctypes
+import os
+import signal
 import sys
 
 import pyarrow as pa
@@ -11,6 +13,7 @@ keep each other waiting through hundreds of short calls, and two cores do little
 
 ARENAS = 2
 M_ARENA_MAX = -8
+PR_SET_PDEATHSIG = 1
 
 
 def tune_process() -> None:
@@ -25,3 +28,10 @@ def tune_process() -> None:
         mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # glibc has it, musl has not
         if mallopt is not None:
             mallopt(M_ARENA_MAX, ARENAS)
+
+
+def serve_parent(nice: int) -> None:
+    """Give way to the parent while it lives, and end with it, however it ends (Linux; elsewhere the work is finished first)."""
+    os.nice(nice)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
