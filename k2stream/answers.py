@@ -8,6 +8,7 @@ import pyarrow as pa
 from k2stream.errors import QueryError
 from k2stream.lake.head import Head
 from k2stream.lake.reader import TableReader
+from k2stream.query.completeness import Ledger, completeness, marked_bars
 from k2stream.query.engine import Engine
 from k2stream.query.questions import daily_bars, files_for, trades
 from k2stream.query.receipt import Receipt
@@ -44,11 +45,16 @@ def newest_trades(reader: TableReader, engine: Engine, wanted: Wanted) -> Answer
 
 
 def bars_by_day(reader: TableReader, engine: Engine, wanted: Wanted) -> Answer:
-    """Daily bars of the symbols wanted; raises as newest_trades does. Times and limit do not apply: a bar is of a whole day."""
+    """Daily bars of the symbols wanted, as k2stream.query.completeness.MARKED_BARS; raises as newest_trades does.
+
+    Times and limit do not apply: a bar is of a whole day. What is missing of it is told as the rows of this snapshot made it.
+    """
     if wanted.start is not None or wanted.end is not None:
         raise QueryError("Daily bars are of whole days (UTC); expected no start and no end.")
     head, files = _pinned(reader, wanted)
-    rows = daily_bars(engine, files, symbol=wanted.symbol, exchange=wanted.exchange)
+    bars = daily_bars(engine, files, symbol=wanted.symbol, exchange=wanted.exchange)
+    ledger = Ledger(files, reader.beside("gaps").newest_files(), reach=head.vector)
+    rows = marked_bars(engine, bars, completeness(engine, ledger, symbol=wanted.symbol, exchange=wanted.exchange))
     return Answer(rows, _receipt(reader, head, files))
 
 

@@ -25,6 +25,7 @@ LISTED = ("gap_id", "exchange", "symbol", "state", "cause", "first_sequence", "l
 AROUND = ("timestamp", "source_sequence", "price", "quantity", "bid_price", "ask_price", "topic", "partition", "offset")
 HAPPENED = ("kind", "missing", "timestamp", "topic", "partition", "offset", "written_at", "waived_by", "waived_because")
 ID_CHARACTERS = 8
+SECONDS = {"s": 1, "min": 60, "h": 3_600, "d": 86_400}
 
 
 @app.command("list")
@@ -114,6 +115,45 @@ def waive(
                 typer.echo(json.dumps({"gap_id": gap["gap_id"], "missing": gap["missing"], "is_new": bool(done.said)}))
             else:
                 typer.echo(f"{_name(gap)}: {gap['missing']:,} missing numbers are waived" + ("." if done.said else " already."))
+
+
+@app.command("completeness")
+def completeness_of(
+    interval: Annotated[str, typer.Option(help="Length of an interval: 10s, 5min, 1h or 1d.")] = "1d",
+    symbol: Symbol = None,
+    exchange: Exchange = None,
+    data_type: Annotated[Literal["trades", "quotes"], typer.Option("--data-type", help="Of which table.")] = "trades",
+    first: Annotated[str | None, typer.Option("--from", help="From this event time on.")] = None,
+    last: Annotated[str | None, typer.Option("--to", help="Before this time.")] = None,
+    holes: Annotated[bool, typer.Option("--holes", help="Only intervals that are not complete.")] = False,
+    form: Annotated[Literal["table", "csv", "json"], typer.Option("--format", help="Times are whole in csv and json.")] = "table",
+) -> None:
+    """Per symbol and interval: rows expected, received, missing, late, double, and whether any hole reaches into it."""
+    import pyarrow.compute as pc
+
+    from k2stream import gap_ledger
+    from k2stream.moment import moment_of
+    from k2stream.query.format import as_text
+    from k2stream.settings import settings_of_tables
+
+    found = gap_ledger.how_complete(
+        settings_of_tables(),
+        interval_seconds=_seconds(interval),
+        data_type=data_type,
+        symbol=symbol,
+        exchange=exchange,
+        start=moment_of("--from", first),
+        end=moment_of("--to", last),
+    )
+    typer.echo(as_text(found.filter(pc.invert(found["is_complete"])) if holes else found, form), nl=False)
+
+
+def _seconds(interval: str) -> int:
+    number = interval.rstrip("adhimns")
+    unit = interval[len(number) :]
+    if not number.isdecimal() or not int(number) or unit not in SECONDS:
+        raise typer.BadParameter(f"expected a whole number and one of {', '.join(SECONDS)}, as in 5min, found {interval}", param_hint="--interval")
+    return int(number) * SECONDS[unit]
 
 
 def _filter(

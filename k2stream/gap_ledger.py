@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import pyarrow as pa
@@ -12,6 +13,7 @@ from k2stream.errors import QueryError
 from k2stream.gaps import EVENTS, event_id
 from k2stream.lake.reader import TableReader
 from k2stream.lake.waivers import append_waivers
+from k2stream.query.completeness import Ledger, completeness
 from k2stream.query.engine import Engine
 from k2stream.query.gaps import OWING, GapFilter, State, gaps_now, history, rows_around
 from k2stream.sequence_state import Kind
@@ -79,11 +81,26 @@ def waive(settings: Settings, wanted: GapFilter, *, by: str, because: str, deadl
     return Waived(tuple(owing), append_waivers(settings, pa.Table.from_pylist(events, schema=EVENTS), deadline))
 
 
+def how_complete(
+    settings: Settings,
+    *,
+    interval_seconds: int,
+    data_type: str = "trades",
+    symbol: str | None = None,
+    exchange: str | None = None,
+    start: datetime | None = None,
+    end: datetime | None = None,
+) -> pa.Table:
+    """As k2stream.query.completeness.COMPLETENESS, of the tables as they are now. Raises QueryError, LakeError."""
+    ledger = Ledger(files_of(settings, data_type), files_of(settings, "gaps"), data_type=data_type)
+    with Engine.of(settings) as engine:
+        return completeness(engine, ledger, interval_seconds=interval_seconds, symbol=symbol, exchange=exchange, start=start, end=end)
+
+
 def files_of(settings: Settings, table: str) -> Sequence[TableFile]:
     """Data files of a table as it is now; none if it is empty. Raises LakeError."""
     with closing(TableReader.open_reader(settings, table)) as reader:
-        snapshot = reader.load().current_snapshot()
-        return reader.files(snapshot.snapshot_id) if snapshot else []
+        return reader.newest_files()
 
 
 def _waiver(opened: Gap, by: str, because: str) -> Gap:

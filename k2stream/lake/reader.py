@@ -38,6 +38,15 @@ class TableReader:
         reader.load()
         return reader
 
+    def beside(self, table: str) -> "TableReader":
+        """Another table of the same catalog, whose connections stay this reader's; nothing is asked yet."""
+        return TableReader(self.catalog, self._settings, table)
+
+    def newest_files(self) -> list[TableFile]:
+        """The live data files as the catalog has them now, whoever wrote last; raises LakeError."""
+        snapshot = self.load().current_snapshot()
+        return self.files(snapshot.snapshot_id) if snapshot else []
+
     def load(self) -> Table:
         """The table as the catalog has it now; raises LakeError if it does not say."""
         self._seen = load_table(self.catalog, self._settings, self.name[1])

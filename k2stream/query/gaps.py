@@ -12,6 +12,7 @@ from enum import StrEnum
 import pyarrow as pa
 
 from k2stream.gaps import EVENTS
+from k2stream.lake.offsets import Vector
 from k2stream.query.engine import Engine
 from k2stream.query.pruning import micros
 from k2stream.query.questions import files_for
@@ -60,6 +61,8 @@ GAPS = pa.schema(
 size is what was missing at first, missing what is now, both at most 2^63 - 1. topic, partition and offset are those of the row `before`.
 """
 
+REACH = pa.schema([("topic", pa.string()), ("partition", pa.int32()), ("next", pa.int64())])
+
 WRITTEN = pa.schema([*EVENTS, pa.field("written_at", TIMESTAMP)])
 
 ALL_EVENTS = "(SELECT * FROM no_events UNION ALL BY NAME SELECT * FROM read_parquet($files, hive_partitioning = false, union_by_name = true))"
@@ -81,8 +84,8 @@ WITH folded AS (
     min(written_at) AS opened_at, max(written_at) AS changed_at,
     min(written_at) FILTER (kind = 'waived') AS waived_at,
     any_value(waived_by) AS waived_by, any_value(waived_because) AS waived_because
-  FROM {ALL_EVENTS}
-  WHERE kind IN ('opened', 'shrunk', 'filled', 'waived')
+  FROM {ALL_EVENTS} LEFT JOIN reach USING (topic, partition)
+  WHERE kind IN ('opened', 'shrunk', 'filled', 'waived') AND (NOT $is_pinned OR "offset" < reach.next)
   AND ($exchange IS NULL OR exchange = $exchange) AND ($symbol IS NULL OR symbol = $symbol) AND ($data_type IS NULL OR data_type = $data_type)
   GROUP BY exchange, symbol, data_type, first_sequence, last_sequence, gap_id
 )
@@ -131,8 +134,11 @@ class GapFilter:
     """The id's beginning is enough."""
 
 
-def gaps_now(engine: Engine, files: Sequence[TableFile], wanted: GapFilter | None = None) -> pa.Table:
-    """One row a gap, as GAPS, in the order of event time; `files` are those of the gaps table. Raises QueryError."""
+def gaps_now(engine: Engine, files: Sequence[TableFile], wanted: GapFilter | None = None, *, reach: Vector | None = None) -> pa.Table:
+    """One row a gap, as GAPS, in the order of event time; `files` are those of the gaps table. Raises QueryError.
+
+    With `reach`, the vector of a snapshot of the rows, gaps are as the rows below it made them, whatever came since.
+    """
     wanted = wanted or GapFilter()
     if not files:
         return GAPS.empty_table()
@@ -145,8 +151,15 @@ def gaps_now(engine: Engine, files: Sequence[TableFile], wanted: GapFilter | Non
         "states": None if wanted.states is None else [str(state) for state in wanted.states],
         "cause": wanted.cause,
         "id": wanted.id,
+        "is_pinned": reach is not None,
     }
-    return engine.ask(FOLD, files=files, values=values, tables={"no_events": WRITTEN.empty_table()}).cast(GAPS)
+    tables = {"no_events": WRITTEN.empty_table(), "reach": _reach_of(reach or {})}
+    return engine.ask(FOLD, files=files, values=values, tables=tables).cast(GAPS)
+
+
+def _reach_of(vector: Vector) -> pa.Table:
+    columns = ([tp.topic for tp in vector], [tp.partition for tp in vector], [entry.next for entry in vector.values()])
+    return pa.table([pa.array(c, f.type) for c, f in zip(columns, REACH, strict=True)], schema=REACH)
 
 
 def history(engine: Engine, files: Sequence[TableFile], *ids: str) -> pa.Table:

@@ -57,6 +57,7 @@ async def test_bars_are_of_the_symbol_asked_for(site: LakeSite) -> None:
         csv = await get(client, "/v1/bars/daily", symbol="CBA", format="csv")
         lines = (await csv.text()).splitlines()
     assert [(bar["symbol"], bar["trades"]) for bar in bars["rows"]] == [("CBA", 4)]
+    assert {"missing", "is_complete"} <= set(bars["rows"][0])
     assert none["rows"] == []
     assert lines[0].startswith("day,exchange,symbol,trades,open")
     assert len(lines) == 2
