@@ -153,6 +153,13 @@ def test_a_load_killed_at_any_moment_goes_on(site: Site) -> None:
     require_each(site)
 
 
+def wait_until_begun(site: Site, process: subprocess.Popen[bytes]) -> None:
+    """A load holds its file's lock from its first row to its end."""
+    while not list((site.settings.home / "load").glob("*.lock")):
+        assert process.poll() is None
+        time.sleep(0.05)
+
+
 def test_a_rate_is_held(embedded: Site) -> None:
     """10,000 rows at 5,000 a second take two seconds."""
     embedded.write(10_000)
@@ -185,12 +192,21 @@ def test_a_mapping_that_fits_no_row_publishes_nothing(embedded: Site) -> None:
     assert embedded.letters() == []
 
 
+def test_a_file_that_grows_meanwhile_is_noticed(embedded: Site) -> None:
+    """Its content would not be that of its ids."""
+    embedded.write(6_000)
+    with embedded.start("--rate", "2000") as process:
+        wait_until_begun(embedded, process)
+        with embedded.file.open("a") as file:
+            file.write("S1,1700000000000,1,1\n")
+        assert process.wait(60) == 1
+    assert embedded.loaded("--again")["published"] == 6_000
+
+
 def test_two_at_once_are_refused(embedded: Site) -> None:
     """Both would publish the same."""
     embedded.write(20_000)
     with embedded.start("--rate", "1000") as first:
-        while not list((embedded.settings.home / "load").glob("*.lock")):
-            assert first.poll() is None
-            time.sleep(0.05)
+        wait_until_begun(embedded, first)
         assert "Another process loads this file" in embedded.k2(code=1).stderr
         first.kill()

@@ -1,5 +1,6 @@
 """A mapping is checked before a row is read, and what is wrong with it is one sentence that names the key."""
 
+from contextlib import closing
 from decimal import Decimal
 from pathlib import Path
 from uuid import UUID
@@ -15,6 +16,7 @@ from k2stream.feed.recording import MessageIds, Recording, shipped
 from k2stream.load.chunk import Place
 from k2stream.load.guess import drafted
 from k2stream.load.mapping import FieldMapping, read_mapping
+from k2stream.load.parquet_file import ParquetFile
 from k2stream.load.rows import Converted, Target, convert, require_columns
 from k2stream.load.run import open_rows
 from k2stream.rows import avro_schema, body_schema
@@ -239,3 +241,16 @@ def test_a_draft_says_what_it_could_not_find(tmp_path: Path) -> None:
     assert strictyaml.dirty_load(text, allow_flow_style=True).data["vendor_data"] == {"odd_column": "Odd Column"}
     with pytest.raises(LoadError, match="symbol, currency of trades is not mapped"):
         mapping(tmp_path, text)
+
+
+def test_parquet_is_gone_on_with_at_any_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Across row groups and chunks; a row's line is its number, its bytes are the row."""
+    monkeypatch.setattr("k2stream.load.parquet_file.CHUNK_ROWS", 7)
+    path = tmp_path / "rows.parquet"
+    pq.write_table(pa.table({"n": range(50), "other": [None] * 50}), path, row_group_size=20)
+    for row in range(51):
+        with closing(ParquetFile(path, wanted=("n",))) as file:
+            chunks = list(file.chunks(Place(row, row + 1)))
+            assert [n for chunk in chunks for n in chunk.columns["n"].to_pylist()] == list(range(row, 50))
+            assert [int(line) for chunk in chunks for line in chunk.lines] == list(range(row + 1, 51))
+            assert all(chunk.raw(0) == b'{"n": %d}' % chunk.first_row for chunk in chunks)
