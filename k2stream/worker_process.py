@@ -29,13 +29,13 @@ def free_port() -> int:
 
 
 class WorkerProcess:
-    """`faust -A agents worker` in a process of its own; its output goes to `log_path`."""
+    """`faust -A agents worker`, or another application's, in a process of its own; its output goes to `log_path`."""
 
-    def __init__(self, *, home: Path, root: Path, log_path: Path, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(self, *, home: Path, root: Path, log_path: Path, environment: Mapping[str, str] | None = None, application: str = "agents") -> None:
         self.port = free_port()
         self.log_path = log_path
-        env = {**process_environment(), "K2_HOME": str(home), "K2_WEB_PORT": str(self.port), **(environment or {})}
-        command = [sys.executable, "-m", "faust", "-A", "agents", "worker", "-l", "info"]
+        env = {**process_environment(), "K2_HOME": str(home), "K2_WEB_PORT": str(self.port), "K2_REPLAY_WEB_PORT": str(self.port), **(environment or {})}
+        command = [sys.executable, "-m", "faust", "-A", application, "worker", "-l", "info"]
         with log_path.open("ab") as log:
             self._process = subprocess.Popen(  # noqa: S603 # our own interpreter and constant arguments
                 command, cwd=root, env=env, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, preexec_fn=_die_with_parent

@@ -10,11 +10,11 @@ from k2stream.deadletter.envelope import Letter
 from k2stream.deadletter.trail import Outcome
 from k2stream.decode.decoder import Decoder
 from k2stream.records import Batch, LogBatch, TopicPartition
-from k2stream.rows import key_columns
+from k2stream.rows import NATIVE_IDS, key_columns
 from k2stream.topics import TopicName
 from k2stream.transport.batch_builder import build_log_batch
 from k2stream.transport.sink import Outgoing
-from k2stream.validate import Limits, validate
+from k2stream.validate import INSTRUMENT_RULES, RULES_OF, Expected, Limits, broken_rules
 from k2stream.verdict import Decoded
 
 IsHeld = Callable[[str, Decoded], "np.ndarray[tuple[int], np.dtype[np.bool_]]"]
@@ -64,9 +64,14 @@ def _judge(topic: str, decoded: Decoded, limits: Limits, now_us: int, is_held: I
     name = TopicName.parse(topic)
     found = {r.offset: Verdict(Outcome.DEAD, r.reason.value, r.text) for r in decoded.rejects}
     found |= {m.offset: Verdict(Outcome.MARKER) for m in decoded.markers}
-    invalid = validate(decoded.rows, exchange=name.exchange.upper(), asset_class=name.asset_class, now_us=now_us, limits=limits)
+    expected = Expected(name.exchange.upper(), name.asset_class, now_us, limits)
+    has_id = name.data_type in NATIVE_IDS
+    rules = RULES_OF[key_columns(decoded.rows.column_names)[2]] if has_id else INSTRUMENT_RULES
+    invalid = broken_rules(decoded.rows, rules, expected)
     found |= {i.offset: Verdict(Outcome.DEAD, i.reason.value, i.text) for i in invalid}
     offsets = decoded.rows["offset"].to_pylist()
+    if not has_id:  # reference data: a row, or an older word than the table's
+        return {offset: Verdict(Outcome.ROW) for offset in offsets} | found
     good = [row for row, offset in enumerate(offsets) if offset not in found]
     rows = replace(decoded, rows=decoded.rows.take(np.array(good, dtype=np.int64)))
     held = is_held(topic, rows) if good else np.zeros(0, dtype=bool)

@@ -3,17 +3,24 @@
 import asyncio
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from k2stream.crash import on_step_of
 from k2stream.deadletter.replay import Replayed, replay
+from k2stream.deadletter.show import rehearsed
 from k2stream.deadletter.standing import DeadLetters
+from k2stream.deadletter.trail import Outcome
 from k2stream.errors import HomeError
 from k2stream.home import Home
 from k2stream.query.letters import Selection
 from k2stream.settings import Settings
 from k2stream.transport.open import open_sink
+from k2stream.transport.sink import LogSink
+
+AT_MOST = 10_000
+"""Letters of one round of the agent; what is left waits for the next."""
+WAIT_SECONDS = 60.0
 
 
 def replay_now(settings: Settings, selection: Selection, *, rate: float | None, wait_seconds: float) -> Replayed:
@@ -29,6 +36,25 @@ async def _replay(letters: DeadLetters, selection: Selection, rate: float | None
         return await replay(letters, sink, selection, rate=rate, wait_seconds=wait_seconds, on_step=on_step_of(letters.settings.crash_at))
     finally:
         await sink.close()
+
+
+def mended_of(settings: Settings, reasons: Sequence[str], most: int) -> list[str]:
+    """First origins of open letters of these reasons that would become a row now; blocks. Raises K2Error."""
+    with DeadLetters(settings) as letters:
+        passing = (letter.first_origin for letter, verdict in rehearsed(letters, Selection(reasons=reasons, limit=most)) if verdict.outcome is Outcome.ROW)
+        return list(passing)
+
+
+async def replay_mended(settings: Settings, sink: LogSink) -> Replayed | None:
+    """Replay what `replay_reasons` name and would pass now; None if that is nothing. Raises K2Error as replay_now does."""
+    reasons = [reason.strip() for reason in settings.replay_reasons.split(",") if reason.strip()]
+    with alone(settings):
+        origins = await asyncio.to_thread(mended_of, settings, reasons, AT_MOST) if reasons else []
+        if not origins:
+            return None
+        with DeadLetters(settings, who="replay agent") as letters:
+            step = on_step_of(settings.crash_at)
+            return await replay(letters, sink, Selection(origins=origins), rate=settings.replay_rate, wait_seconds=WAIT_SECONDS, on_step=step)
 
 
 @contextmanager

@@ -7,8 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from k2stream.deadletter.edit import newest
+from k2stream.deadletter.envelope import Letter
 from k2stream.deadletter.reasons import REASONS
-from k2stream.deadletter.rehearsal import rehearse
+from k2stream.deadletter.rehearsal import Verdict, rehearse
 from k2stream.deadletter.replay import open_ones
 from k2stream.deadletter.standing import DeadLetters
 from k2stream.deadletter.trail import Act, Outcome
@@ -61,9 +62,22 @@ def _shown(value: bytes | None) -> str:
 
 def rehearsal_lines(letters: DeadLetters, selection: Selection) -> Iterator[str]:
     """What would become of the open letters of a selection, counted, with an example of each; publishes nothing."""
+    counts, examples = Counter[tuple[Outcome, str]](), dict[tuple[Outcome, str], str]()
+    for letter, verdict in rehearsed(letters, selection):
+        what = (verdict.outcome, verdict.reason or "")
+        counts[what] += 1
+        examples.setdefault(what, f"{letter.first_origin}" + (f": {verdict.text}" if verdict.text else ""))
+    yield f"{counts.total():,} open letters; a replay would make of them:" if counts else "No open letter is chosen."
+    for (outcome, reason), count in counts.most_common():
+        yield f"  {count:,} {outcome.value} {reason}".rstrip() + f", as {examples[outcome, reason]}"
+    if counts:
+        yield "Nothing was published. Add --publish to do so."
+
+
+def rehearsed(letters: DeadLetters, selection: Selection) -> Iterator[tuple[Letter, Verdict]]:
+    """Each open letter of a selection with what would become of it now; blocks."""
     found = letters.chosen(open_ones(selection))
     origins = [] if found is None else found["origin"].to_pylist()
-    counts, examples = Counter[tuple[Outcome, str]](), dict[tuple[Outcome, str], str]()
     edits, decoders, registry = letters.edits(), dict[str, Decoder](), open_registry(letters.settings)
 
     def decoder_of(data_type: str) -> Decoder:
@@ -73,15 +87,7 @@ def rehearsal_lines(letters: DeadLetters, selection: Selection) -> Iterator[str]
     for start in range(0, len(origins), AT_ONCE):
         whole = letters.whole(origins[start : start + AT_ONCE])
         verdicts = rehearse(whole, edits, decoder_of, limits, letters.clock.now_us(), lambda topic, rows: _held(letters, topic, rows))
-        for letter, verdict in zip(whole, verdicts, strict=True):
-            what = (verdict.outcome, verdict.reason or "")
-            counts[what] += 1
-            examples.setdefault(what, f"{letter.first_origin}" + (f": {verdict.text}" if verdict.text else ""))
-    yield f"{len(origins):,} open letters; a replay would make of them:" if origins else "No open letter is chosen."
-    for (outcome, reason), count in counts.most_common():
-        yield f"  {count:,} {outcome.value} {reason}".rstrip() + f", as {examples[outcome, reason]}"
-    if origins:
-        yield "Nothing was published. Add --publish to do so."
+        yield from zip(whole, verdicts, strict=True)
 
 
 def _held(letters: DeadLetters, topic: str, decoded: Decoded) -> NDArray[np.bool_]:

@@ -101,7 +101,7 @@ class DeadLetters:
 
     def source_of(self, topic: str) -> tuple[Head, list[TableFile]] | None:
         """Head and files of the table that a topic's rows go to; None if there is none."""
-        return self._files.head_of(TopicName.parse(topic).data_type)
+        return self._files.head_of(table_of(TopicName.parse(topic).data_type))
 
     def settle(self) -> int:
         """Write down what became of everything that was published; how many that were."""
@@ -118,7 +118,7 @@ class DeadLetters:
         by, now_us = self.writer(SETTLED), self.clock.now_us()
         rows: list[dict[str, object]] = []
         for data_type, waiting in _by_data_type(untold(trail)).items():
-            found = self._files.head_of(data_type)
+            found = self._files.head_of(table_of(data_type))
             if found is None:
                 continue
             head, files = found
@@ -153,6 +153,11 @@ def untold(trail: pa.Table) -> list[Sent]:
         elif row["act"] == Act.OUTCOME:
             waiting.pop(place, None)
     return list(waiting.values())
+
+
+def table_of(data_type: str) -> str:
+    """Name of the table that a data type's rows go to."""
+    return {"reference_data": "instruments"}.get(data_type, data_type)
 
 
 def user() -> str:

@@ -19,7 +19,7 @@ LETTER_TABLE = "dead_letters"
 class LetterFiles:
     """Letters of all committed windows; one that a rollback brings again may stand in two files."""
 
-    def __init__(self, catalog: Catalog, settings: Settings, sources: Sequence[str] = ("trades", "quotes")) -> None:
+    def __init__(self, catalog: Catalog, settings: Settings, sources: Sequence[str] = ("trades", "quotes", "instruments")) -> None:
         """`sources` name the tables whose windows bring letters; one that does not exist brings none."""
         self._catalog, self._namespace, self._sources = catalog, settings.namespace, sources
         self._letters: Table | None = None
