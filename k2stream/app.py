@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import faust
+import pyarrow as pa
 import structlog
 from faust.web.base import Web
 from faust.web.drivers.aiohttp import Web as AiohttpWeb
@@ -95,6 +96,7 @@ class K2App(faust.App):
         self.starters: dict[str, Callable[[K2App], None]] = {}
         self.openers: dict[str, Callable[[K2App], None]] = {}
         self.report_parts: dict[str, Callable[[], Any]] = {}
+        self.listeners: list[Callable[[str, pa.Table], None]] = []
         self.fatal: str | None = None
         self.is_booted = False
 
@@ -126,6 +128,15 @@ class K2App(faust.App):
             return opener
 
         return register
+
+    def when_committed(self, told: Callable[[str, pa.Table], None]) -> None:
+        """Tell `told` the data type and the rows of each window of trades or quotes that is in its table."""
+        self.listeners.append(told)
+
+    def committed(self, data_type: str, rows: pa.Table) -> None:
+        """A window's rows are in their table."""
+        for told in self.listeners:
+            told(data_type, rows)
 
     def on_report(self, name: str, part: Callable[[], Any]) -> None:
         """Show what `part` gives, any JSON value, under `name` on `/state`."""

@@ -66,6 +66,7 @@ DEAD_LETTERS = Counter("k2_dead_letters", "Records that became a dead letter, by
 MARKERS = Counter("k2_markers", "Session starts and reconnects told by feeds", ["data_type"], registry=REGISTRY)
 HOLES = Counter("k2_holes", "Offsets without a record, each explained", ["data_type"], registry=REGISTRY)
 GAP_EVENTS = Counter("k2_gap_events", "Sequence gaps opened, shrunk and filled, and resets", ["data_type", "kind"], registry=REGISTRY)
+UNKNOWN_INSTRUMENTS = Counter("k2_unknown_instrument_rows", "Rows of symbols without reference data; `/state` names them", ["data_type"], registry=REGISTRY)
 FETCHED_BYTES = Counter("k2_fetched_bytes", "Bytes of log batches as fetched, compressed", ["data_type"], registry=REGISTRY)
 DECODED_BYTES = Counter("k2_decoded_bytes", "Bytes of committed windows as decoded, in memory", ["data_type"], registry=REGISTRY)
 

@@ -27,6 +27,7 @@ from k2stream.errors import LakeError, SettingsError
 from k2stream.gaps import Tracker
 from k2stream.instruments.changes import judge_changes
 from k2stream.instruments.closing import settle_and_write_changes
+from k2stream.instruments.lookup import Source
 from k2stream.lake.commit import Committer
 from k2stream.lake.declaration import TableDeclaration
 from k2stream.lake.local import is_of_this_machine
@@ -80,7 +81,7 @@ def open_capture(app: K2App, data_type: str, rows: TableDeclaration, events: Tab
     edges = Edges(
         consumer=lambda: cast(BatchConsumer, app.consumer),  # every transport of ours makes one
         log=app.sink,
-        decoder=Decoder(SCHEMA_OF_DATA_TYPE[data_type], common.registry),
+        decoder=Decoder(SCHEMA_OF_DATA_TYPE[data_type], common.registry, held=table.columns),
         table=table,
         lookup=TableSeen(table.files, settings.dedup_tolerance_ms * 1000, native_id=native_id, engine=engine),
         rows_of=lambda snapshot_id, tp, first, last: rows_of(
@@ -90,7 +91,8 @@ def open_capture(app: K2App, data_type: str, rows: TableDeclaration, events: Tab
         letters=box.publish,
         on_step=on_step,
     )
-    return Capture(plan_of(settings, data_type), edges, clock=clock, health=app.health.of(data_type), on_fatal=app.stop_for)
+    plan = replace(plan_of(settings, data_type), on_committed=lambda settled: app.committed(data_type, settled.rows))
+    return Capture(plan, edges, clock=clock, health=app.health.of(data_type), on_fatal=app.stop_for)
 
 
 def open_instruments(app: K2App, rows: TableDeclaration, events: TableDeclaration, dead_letters: TableDeclaration) -> Capture:
@@ -118,6 +120,21 @@ def open_instruments(app: K2App, rows: TableDeclaration, events: TableDeclaratio
         new_filter=lambda: SeenFilter(NO_FILTER_BYTES, 1, 0),
     )
     return Capture(plan, edges, clock=clock, health=app.health.of(REFERENCE_DATA), on_fatal=app.stop_for)
+
+
+def source_of_instruments(app: K2App) -> Source | None:
+    """What the live table of instruments follows on this worker; None while it reads no reference data."""
+    capture = app.captures.get(REFERENCE_DATA)
+    if capture is None:
+        return None
+    table = cast(InstrumentsLake, capture.edges.table)
+    progress = capture.progress
+    return Source(
+        topics=lambda: {tp.topic for tp in progress.owned},
+        commits=lambda: progress.commits,
+        files=lambda: [] if (newest := table.head().snapshot_id) is None else table.files(newest),
+        read=table.read,
+    )
 
 
 def _ask_nothing(exchange: object, symbol: object, native_id: object, time: object, snapshot_id: int) -> NDArray[np.bool_]:

@@ -298,6 +298,7 @@ class Capture:
         self.pause.commit(now)
         self.progress.committed(settled, head.vector, now)
         self.progress.landed(window, self.clock)
+        self.plan.on_committed(settled)
 
     async def _watch_positions(self) -> None:
         """A foreign commit or a rollback moves the vector under us: compare what we last saw committed with the head."""

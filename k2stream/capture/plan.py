@@ -18,6 +18,10 @@ Judge = Callable[[Sequence[Batch], Sequence[Decoded], Judging], list[Judged]]
 SettleAndWrite = Callable[[Edges, Closing, OpenWindow, Stages], tuple[Settled, Staged]]
 
 
+def nobody_asks(_: Settled) -> None:
+    """Nobody wants to know of committed windows."""
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """The settings of one capture."""
@@ -33,3 +37,5 @@ class Plan:
     """Batches of one topic as rows and rejects."""
     settle_and_write: SettleAndWrite = settle_and_write
     """A window decided, and its files."""
+    on_committed: Callable[[Settled], None] = nobody_asks
+    """Told of each window that is in the table, on the loop's thread."""

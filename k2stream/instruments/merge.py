@@ -69,6 +69,8 @@ def _split(held: pa.Table, companies: Iterable[str]) -> tuple[pa.Table, pa.Table
 
 def _ended(rows: pa.Table, changes: pa.Table, ends: Mapping[str, int]) -> pa.Table:
     """`rows` with those of `ends` (company -> row of the change that ended it) marked as delisted, and as coming from there."""
+    if not ends:
+        return rows
     at = np.array([ends.get(company, -1) for company in companies_of(rows).to_pylist()], dtype=np.int64)
     if not (at >= 0).any():
         return rows

@@ -42,6 +42,7 @@ from k2stream.lake.window import Window
 from k2stream.lake.writer import Staged, data_folder
 from k2stream.records import TopicPartition
 from k2stream.settings import Settings
+from k2stream.table_file import TableFile
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +69,12 @@ class InstrumentsLake(TradesLake):
     def write(self, window: Window) -> Staged:
         """Step 1: letters only; the rows wait for the head."""
         return replace(super().write(replace(window, rows=KEPT.empty_table())), window=window)
+
+    def read(self, file: TableFile) -> pa.Table:
+        """Rows of one data file, as KEPT; raises LakeError."""
+        table = self._rows.table or self._rows.load()
+        with translated("read", file.path):
+            return _read(table, file.path)
 
     def _commit(self, staged: Staged, deadline: Deadline) -> Head:
         table = self._rows

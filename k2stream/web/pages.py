@@ -1,14 +1,16 @@
 """The worker's own pages beside Faust's: /state, /healthz, /livez and /metrics."""
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, cast
 
 import orjson
 from faust.web import Request, Response, View
 
 from k2stream import metrics
 from k2stream.app import K2App
+from k2stream.instruments.lookup import Instrument, is_listed, key_of
 
-PAGES = ("/state", "/healthz", "/livez", "/metrics")
+PAGES = ("/state", "/healthz", "/livez", "/metrics", "/instruments")
 """Every page k2stream adds to the worker's web server."""
 
 
@@ -23,6 +25,18 @@ def add_pages(app: K2App) -> None:
     async def healthz(view: View, request: Request) -> Response:
         health = app.health
         return _json(view, {"ok": health.is_green(), "causes": health.causes()}, status=200 if health.is_green() else 503)
+
+    @app.page("/instruments", name="instruments")
+    async def instruments(view: View, request: Request) -> Response:
+        live = cast("Mapping[str, Instrument]", app.tables["instruments"])
+        exchange, symbol = request.query.get("exchange", ""), request.query.get("symbol", "")
+        if not symbol:
+            listed = sum(is_listed(row) for row in live.values())
+            return _json(view, {"listed": listed, "delisted": len(live) - listed})
+        key = key_of(exchange, symbol)
+        if key not in live:  # get() would give the table's default
+            return _json(view, {"error": f"no instrument {symbol!r} of {exchange!r}"}, status=404)
+        return _json(view, live[key])
 
     @app.page("/livez", name="livez")
     async def livez(view: View, request: Request) -> Response:

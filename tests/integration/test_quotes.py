@@ -16,7 +16,9 @@ from tests.services.start_site import k2, until
 
 ROOT = Path(__file__).parents[2]
 ROWS = 4_000
-STEPS = ("1.rows", "3.before", "3.after", "6.saving")
+STEPS = ("1.rows", "3.after", "6.saving")
+
+pytestmark = pytest.mark.timeout(600)  # two workers one after the other
 
 
 @contextmanager
@@ -53,7 +55,7 @@ def test_a_worker_killed_between_two_steps_leaves_each_quote_once(tmp_path: Path
     """At every seam of the protocol: the next worker goes on, and audit, rows and ids agree."""
     publish_recorded(Settings(home=tmp_path), "quotes", rows=ROWS)
     with worker(tmp_path, K2_CRASH_AT=step) as w:
-        assert w.wait(180) != 0
+        assert w.wait(300) != 0
     with worker(tmp_path) as w:
         until(w, is_caught_up(w, ROWS), "caught up")
     assert audited(tmp_path)["tables"] == {"quotes": ROWS}

@@ -52,9 +52,9 @@ def test_the_exact_set_of_topics(declared: Mapping[str, object]) -> None:
 
 def test_the_exact_set_of_tables(declared: Mapping[str, object]) -> None:
     """Live tables have changelog topics, so a new one is a new topic."""
-    assert declared["tables"] == ["letters"]
+    assert declared["tables"] == ["instruments", "letters"]
 
 
 def test_the_exact_set_of_pages(declared: Mapping[str, object]) -> None:
     """Beside Faust's own."""
-    assert declared["pages"] == ["/healthz", "/livez", "/metrics", "/state"]
+    assert declared["pages"] == ["/healthz", "/instruments", "/livez", "/metrics", "/state"]

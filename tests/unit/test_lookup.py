@@ -1,0 +1,116 @@
+"""The live table follows the lake's, and rows of symbols that it lacks are counted once it is sure."""
+
+import time
+from typing import Any
+
+import pyarrow as pa
+
+from k2stream.errors import LakeError
+from k2stream.instruments import lookup
+from k2stream.instruments.lookup import OTHERS, Follower, Instrument, Source, UnknownSymbols, by_symbol, instruments_of, key_of
+from k2stream.instruments.merge import KEPT, merged
+from k2stream.table_file import TableFile
+from tests.unit.test_merge import TOPIC, changes
+
+
+def rows(*said: dict[str, Any]) -> pa.Table:
+    return merged(KEPT.empty_table(), changes(said))
+
+
+class Files:
+    """Data files of a table by path, each read once."""
+
+    def __init__(self, **files: pa.Table) -> None:
+        self.files, self.commits, self.read_paths = files, 1, list[str]()
+        self.source = Source(lambda: {TOPIC}, lambda: self.commits, self._listed, self._read)
+
+    def _listed(self) -> list[TableFile]:
+        return [TableFile(path, table.num_rows, 0, {}, {}) for path, table in self.files.items()]
+
+    def _read(self, file: TableFile) -> pa.Table:
+        self.read_paths.append(file.path)
+        return self.files[file.path]
+
+
+async def test_what_differs_is_written_and_what_is_gone_removed() -> None:
+    """Entries of other topics are another worker's and stay."""
+    live: dict[str, Instrument] = {"NSX/X": {"topic": "market.equities.reference_data.nsx"}, "ASX/OLD": {"topic": TOPIC}}
+    files = Files(a=rows({}), b=rows({"company_id": "7458", "symbol": "RIO"}))
+    follower = Follower(live)
+    await follower.look(files.source)
+    assert set(live) == {"NSX/X", "ASX/BHP", "ASX/RIO"}
+    files.files, files.commits = {"a": files.files["a"], "c": rows({"company_id": "7458", "symbol": "RIO", "company_name": "new"})}, 2
+    await follower.look(files.source)
+    assert live["ASX/RIO"]["company_name"] == "new"
+    assert files.read_paths == ["a", "b", "c"], "a file never changes"
+
+
+async def test_without_a_commit_nothing_is_asked_until_it_is_time_to_heal(monkeypatch: Any) -> None:
+    """An entry that a zombie wrote over comes back by itself."""
+    live: dict[str, Instrument] = {}
+    files, follower = Files(a=rows({})), Follower(live)
+    await follower.look(files.source)
+    live["ASX/BHP"] = {"topic": TOPIC, "company_name": "of a zombie"}
+    await follower.look(files.source)
+    assert live["ASX/BHP"]["company_name"] == "of a zombie"
+    monkeypatch.setattr(lookup, "HEAL_SECONDS", 0.0)
+    await follower.look(files.source)
+    assert live["ASX/BHP"]["company_name"] == "BHP BILLITON LTD"
+
+
+async def test_a_lake_that_is_away_is_asked_again() -> None:
+    """No error of a look-up reaches a worker."""
+    live: dict[str, Instrument] = {}
+    files, follower = Files(a=rows({})), Follower(live)
+
+    def away() -> list[TableFile]:
+        raise LakeError("the catalog is away")
+
+    await follower.look(Source(lambda: {TOPIC}, lambda: 1, away, files.source.read))
+    assert not live
+    await follower.look(files.source)
+    assert set(live) == {"ASX/BHP"}
+
+
+def test_a_symbol_that_two_companies_bore_means_the_listed_one() -> None:
+    """A symbol is used again after its company is gone."""
+    found = by_symbol(instruments_of(rows({"company_id": "heir"}, {"company_id": "gone"}, {"company_id": "gone", "end": 1})))
+    assert found["ASX/BHP"]["company_id"] == "heir"
+
+
+def test_symbols_with_a_slash_are_keys_too() -> None:
+    """Kraken writes XBT/USD."""
+    assert key_of("kraken", "XBT/USD") == "KRAKEN/XBT/USD"
+
+
+def ticks(*symbols: str, exchange: str = "ASX") -> pa.Table:
+    return pa.table({"exchange": pa.array([exchange] * len(symbols)).dictionary_encode(), "symbol": pa.array(symbols).dictionary_encode()})
+
+
+def test_a_symbol_is_unknown_only_after_a_while() -> None:
+    """Its reference data may be on its way: what came meanwhile is counted if it does not come, and not if it does."""
+    live: dict[str, Instrument] = {"ASX/BHP": {}}
+    unknown = UnknownSymbols(lambda: live, lambda: {"ASX"})
+    unknown.committed("trades", ticks("BHP", "RIO", "RIO", "DVN"))
+    unknown.tell(time.monotonic())
+    assert unknown.as_json() == {}
+    live["ASX/DVN"] = {}
+    unknown.tell(time.monotonic() + 60)
+    assert unknown.as_json() == {"trades ASX/RIO": 2}
+
+
+def test_exchanges_without_reference_data_are_not_asked_about() -> None:
+    """Nobody said that their symbols would be known."""
+    unknown = UnknownSymbols(dict, lambda: {"ASX"})
+    unknown.committed("quotes", ticks("BTCUSDT", exchange="BINANCE"))
+    unknown.tell(time.monotonic() + 60)
+    assert unknown.as_json() == {}
+
+
+def test_a_feed_of_garbage_fills_no_memory() -> None:
+    """Beyond a thousand symbols the rest share one count."""
+    unknown = UnknownSymbols(dict, lambda: {"ASX"})
+    unknown.committed("trades", ticks(*(f"S{n}" for n in range(1_500))))
+    unknown.tell(time.monotonic() + 60)
+    assert (len(unknown.counts), unknown.as_json()[f"trades ASX/{OTHERS}"]) == (1_001, 500)
+
