@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from k2stream.cli_across import across as across_command
 from k2stream.cli_api import api
 from k2stream.cli_backfill import backfill as backfill_command
 from k2stream.cli_dlq import app as dlq_app
@@ -43,6 +44,7 @@ app.add_typer(dlq_app, name="dlq")
 app.add_typer(gaps_app, name="gaps")
 app.command("backfill")(backfill_command)
 query_app.command("feeds")(feeds_command)
+query_app.command("across")(across_command)
 app.command()(api)
 app.command("load")(load_command)
 

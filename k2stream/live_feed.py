@@ -21,6 +21,7 @@ from k2stream.feed.spool import Spool
 from k2stream.feed.venue import Venue
 from k2stream.playback import prepare_topic
 from k2stream.settings import Settings
+from k2stream.symbols import listings_or_none, pairs_of
 from k2stream.topics import KINDS, TopicName
 from k2stream.topics.name import FEED_MARK
 from k2stream.transport.open import open_sink
@@ -50,10 +51,11 @@ async def _until_signalled(settings: Settings, venue: Venue, symbols: Sequence[s
 async def feed(settings: Settings, venue: Venue, symbols: Sequence[str], *, quotes: bool) -> None:
     """Read `venue` into the log until cancelled."""
     tls = trusted(settings, venue)  # before anything is made: a wrong file of certificates is said at once
+    pairs = pairs_of(listings_or_none(settings), venue.name)
     sink, clock = open_sink(settings), SystemClock()
     try:
         async with _lanes(settings, venue, sink, quotes=quotes) as lanes:
-            live = LiveFeed(venue, symbols, lanes, ids=MessageIds(uuid4()), clock=clock, name=settings.feed_name)
+            live = LiveFeed(venue, symbols, lanes, ids=MessageIds(uuid4()), clock=clock, name=settings.feed_name, pairs=pairs)
             source = Source(Wanted(venue, symbols, quotes, urls_of(settings, venue), tls), clock, live.take, live.mark_gap)
             try:
                 async with asyncio.TaskGroup() as tasks:

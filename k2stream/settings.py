@@ -31,6 +31,7 @@ class Settings(BaseSettings):
     broker_key_file: str = Field("", description="PEM file of its key, without a passphrase")
     topics: str = Field("market.*.*.*", description="What agents read: names, patterns (`*`: one part), `exchange:asx`, `data_type:trades`")
     topics_file: str = Field("", description="What `k2 topics` declares; empty: config/topics.yaml of the checkout")
+    symbols_file: str = Field("", description="What venues call the same pair; empty: config/symbols.yaml of the checkout")
     instruments_file: str = Field("", description="Which symbols live feeds ask for; empty: config/instruments.yaml of the checkout")
     partitions: int = Field(8, gt=0, description="Partitions of a topic that k2stream creates")
     isolation_level: Literal["read_committed", "read_uncommitted"] = Field("read_committed", description="Which records of Kafka transactions are read")

@@ -20,6 +20,7 @@ from k2stream.feed.recording import MessageIds
 from k2stream.feed.spool import Spool
 from k2stream.feed.venue import Venue
 from k2stream.rows import body_schema
+from k2stream.symbols import Pair
 from k2stream.transport.sink import LogSink, Outgoing
 
 log = structlog.get_logger(__name__)
@@ -64,11 +65,25 @@ class Counts:
 class LiveFeed:
     """Takes frames of one venue; `run` moves them on until it is cancelled."""
 
-    def __init__(self, venue: Venue, symbols: Sequence[str], lanes: Mapping[str, Lane], *, ids: MessageIds, clock: Clock, name: str = "") -> None:
-        """`lanes` by data type: trades, and quotes where they are wanted. `name` goes into each row's vendor_data: whose report it was."""
+    def __init__(
+        self,
+        venue: Venue,
+        symbols: Sequence[str],
+        lanes: Mapping[str, Lane],
+        *,
+        ids: MessageIds,
+        clock: Clock,
+        name: str = "",
+        pairs: Mapping[str, Pair] | None = None,
+    ) -> None:
+        """`lanes` by data type: trades, and quotes where they are wanted.
+
+        Into each row's vendor_data go `name`, whose report it was, and of `pairs`, by symbol, what is traded.
+        """
         self.counts = Counts()
         self._venue, self._symbols, self._lanes, self._ids, self._clock = venue, symbols, lanes, ids, clock
         self._said = {FEED_NAME: name} if name else {}
+        self._pairs = pairs or {}
         self._newest_us: dict[str, int] = {}
         self._clock_warned = False
         self._encoded = asyncio.Condition()
@@ -89,8 +104,7 @@ class LiveFeed:
         for data_type, rows in (("trades", found.trades), ("quotes", found.quotes)):
             if rows and data_type in self._lanes:
                 self._note_times(rows, now_us)
-                for row in rows:
-                    row["vendor_data"].update(self._said)
+                self._describe(rows)
                 self._lanes[data_type].rows.extend(rows)
         if any(len(lane.rows) >= ROWS_AHEAD for lane in self._lanes.values()):
             async with self._encoded:
@@ -120,6 +134,13 @@ class LiveFeed:
         ends = {lane.topic: lane.spool.end_records for lane in self._lanes.values()}
         while any(lane.spool.dropped_records < ends[lane.topic] for lane in self._lanes.values()):  # noqa: ASYNC110 # a poll is enough at an end
             await asyncio.sleep(LINGER_SECONDS)
+
+    def _describe(self, rows: Sequence[Row]) -> None:
+        for row in rows:
+            row["vendor_data"].update(self._said)
+            if (pair := self._pairs.get(row["symbol"])) is not None:  # what a file says is surer than what a symbol looks like
+                row["currency"] = pair.quote
+                row["vendor_data"].update(base_asset=pair.base, quote_asset=pair.quote, pair=str(pair))
 
     def _note_times(self, rows: Sequence[Row], now_us: int) -> None:
         for row in rows:

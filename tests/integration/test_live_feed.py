@@ -22,6 +22,7 @@ from k2stream.feed.recording import shipped
 from k2stream.feed.venue import BINANCE, COINBASE, KRAKEN, Venue
 from k2stream.records import Batch, Record, TopicPartition
 from k2stream.rows import AvroSchema, avro_schema
+from k2stream.symbols import Pair
 from k2stream.transport.embedded_log import EmbeddedLog
 from tests.integration.venue_site import (
     SCHEMA_ID,
@@ -82,6 +83,18 @@ async def test_recorded_frames_over_tls_reach_the_log_once_each(tmp_path: Path, 
     assert venue.paths == ["/stream?streams=btcusdt@trade"]
     numbers = numbers_in_log(tmp_path)
     assert (len(numbers), set(numbers.values())) == (2001, {1})
+
+
+async def test_rows_say_what_is_traded_as_the_file_of_symbols_does(tmp_path: Path) -> None:
+    """Not as the symbol looks: BTCUSDT could be read as BTCU for SDT."""
+    pairs = {"BTCUSDT": Pair("BTC", "USDT")}
+    async with listening(FaultyVenue([play(list(frames_from(1, 3)))])) as venue, reading(BINANCE, venue.url, tmp_path, pairs=pairs) as feed:
+        await until(lambda: len(feed.received) == 3)
+        await feed.live.settle()
+    (rows,) = (Decoder("trade_v2", OneSchema()).decode(batch).rows for batch in batches(tmp_path))
+    said = [dict(vendor) for vendor in rows["vendor_data"].to_pylist()]
+    assert {(v["base_asset"], v["quote_asset"], v["pair"]) for v in said} == {("BTC", "USDT", "BTC/USDT")}
+    assert set(rows["currency"].to_pylist()) == {"USDT"}
 
 
 async def test_200_random_disconnects_lose_nothing_that_was_received(tmp_path: Path, certificate: Certificate) -> None:

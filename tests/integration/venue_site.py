@@ -24,6 +24,7 @@ from k2stream.feed.recording import MessageIds
 from k2stream.feed.source import Source, Wanted
 from k2stream.feed.spool import Spool
 from k2stream.feed.venue import Venue
+from k2stream.symbols import Pair
 from k2stream.transport.embedded_sink import EmbeddedSink
 from k2stream.transport.sink import LogSink
 
@@ -147,13 +148,14 @@ async def reading(
     schema_id: int = SCHEMA_ID,
     clock: Clock | None = None,
     more_urls: Sequence[str] = (),
+    pairs: Mapping[str, Pair] | None = None,
     **wanted: Any,
 ) -> AsyncIterator[Reading]:
     """A feed of `venue` at `url`, then at `more_urls`, into an embedded log under `folder`, or into `sink`; `wanted` are further fields of Wanted."""
     clock, own = clock or SystemClock(), sink or EmbeddedSink(folder / "log")
     await own.create_topic(topic, 2, {})
     spool = Spool(folder / "feed.spool", memory_bytes=memory_bytes, disk_bytes=disk_bytes)
-    live = LiveFeed(venue, symbols, {"trades": Lane(topic, "trade_v2", schema_id, spool)}, ids=MessageIds(uuid4()), clock=clock)
+    live = LiveFeed(venue, symbols, {"trades": Lane(topic, "trade_v2", schema_id, spool)}, ids=MessageIds(uuid4()), clock=clock, pairs=pairs)
     tls = tls_context(ca_file=str(authority), verify=True) if authority else None
     choice = {"ping_seconds": 0.5, "first_pause_seconds": 0.005, "longest_pause_seconds": 0.05, **wanted}
     found = Reading(Source(Wanted(venue, symbols, False, (url, *more_urls), tls, **choice), clock, live.take, live.mark_gap, Random(1)), live, spool, own)
