@@ -103,7 +103,7 @@ class BlockReader:
 
     def __init__(self, schema: WriterSchema, contract: RecordType, target: pa.Schema) -> None:
         self._schema_id, self._written = schema.schema_id, schema.written
-        self._contract, self._target, self.added = contract, target, schema.added
+        self._contract, self._target, self.schema = contract, target, schema
         self._header = container_header(
             {"value_length": "long", "magic": _FIXED["magic"], "schema_id": _FIXED["schema_id"], "body": as_json(schema.written, itertools.count())}
         )
@@ -176,7 +176,7 @@ class BlockReader:
             if column is None:
                 return None
             columns.append(column)
-        for added in self.added:
+        for added in self.schema.added:
             column = _converted(values[added.column.name], added)
             if column is None:
                 return None

@@ -10,7 +10,7 @@ import pyarrow as pa
 from aiokafka.errors import CorruptRecordException, UnsupportedCodecError
 from numpy.typing import NDArray
 
-from k2stream.decode.added import Added, column_of_values
+from k2stream.decode.added import column_of_values
 from k2stream.decode.block import Block, BlockReader, open_block, places_of
 from k2stream.decode.columns import column_of, constant_word, decoded_schema, origin_columns
 from k2stream.decode.framing import SchemaSource, schema_id_of
@@ -128,7 +128,9 @@ class Decoder:
             schema = self._schemas.find(schema_id) if schema_id != UNFRAMED else None
             if not isinstance(schema, WriterSchema):
                 return None
-            self._readers[schema_id] = BlockReader(schema, self._schemas.contract, self._schema)
+            old = schema.conversion
+            contract, target = (old.contract, old.target) if old else (self._schemas.contract, self._schema)
+            self._readers[schema_id] = BlockReader(schema, contract, target)
         reader = self._readers[schema_id]
         return reader if reader.is_able else None
 
@@ -138,8 +140,7 @@ class Decoder:
         counts = [block.count for _, block in group]
         is_worth_it = sum(counts) >= FEW_RECORDS
         columns = self._readers[schema_id].read([block for _, block in group]) if is_worth_it else None
-        if columns is not None:
-            self._place(schema_id, group, counts, columns, pieces)
+        if columns is not None and self._place(schema_id, group, counts, columns, pieces):
             return
         is_pure = is_pure or not is_worth_it or all(block.places is not None for _, block in group)
         parts = None if is_pure else self._taken_apart(group)
@@ -165,8 +166,11 @@ class Decoder:
         self._mixed |= {_tp(of_one[0].log_batch) for of_one in parts if len(of_one) > 1}
         return [(number, part) for (number, _), of_one in zip(group, parts, strict=True) for part in of_one]
 
-    def _place(self, schema_id: int, group: Group, counts: list[int], columns: list[pa.Array], pieces: Pieces) -> None:
-        """Columns of a proven read with their origins, cut into log batches; what nobody asked for is cut off."""
+    def _place(self, schema_id: int, group: Group, counts: list[int], columns: list[pa.Array], pieces: Pieces) -> bool:
+        """Columns of a proven read with their origins, cut into log batches; what nobody asked for is cut off.
+
+        False if a record of an older version does not fit the contract.
+        """
         starts = np.cumsum([0, *counts])
         bases = np.array([b.log_batch.base_offset for _, b in group], dtype=np.int64)
         offsets = np.repeat(bases, counts) + places_of([b for _, b in group])
@@ -174,10 +178,13 @@ class Decoder:
         codes = np.array([words.index(b.log_batch.topic) for _, b in group], dtype=np.int32)
         partitions = np.array([b.log_batch.partition for _, b in group], dtype=np.int32)
         topics = pa.DictionaryArray.from_arrays(pa.array(np.repeat(codes, counts)), pa.array(words))
-        table = self._table(columns, topics, np.repeat(partitions, counts), offsets, self._readers[schema_id].added)
+        table = self._table(columns, topics, np.repeat(partitions, counts), offsets, self._readers[schema_id].schema)
+        if table is None:
+            return False
         for (number, block), start, count in zip(group, starts[:-1].tolist(), counts, strict=True):
             skipped = int(np.searchsorted(offsets[start : start + count], block.log_batch.from_offset))
             pieces[number].append(Piece(table, start + skipped, start + count, is_part=block.places is not None))
+        return True
 
     def _one_by_one(self, log_batch: LogBatch, places: NDArray[np.int64] | None = None) -> Piece:
         """All records of a log batch, or those at some places."""
@@ -199,20 +206,30 @@ class Decoder:
 
     def _rows_table(self, log_batch: LogBatch, schema_id: int, rows: list[tuple[int, Row]]) -> pa.Table:
         schema = self._schemas.find(schema_id)
-        added = schema.added if isinstance(schema, WriterSchema) else ()
-        names = [f.name for f in self._schemas.contract.fields]
-        columns = [column_of([row[name] for _, row in rows], self._schema.field(name).type) for name in names]
-        columns += [column_of_values([row[a.column.name] for _, row in rows], a) for a in added]
+        assert isinstance(schema, WriterSchema), schema  # its records were read
+        old = schema.conversion
+        contract, target = (old.contract, old.target) if old else (self._schemas.contract, self._schema)
+        columns = [column_of([row[f.name] for _, row in rows], target.field(f.name).type) for f in contract.fields]
+        columns += [column_of_values([row[a.column.name] for _, row in rows], a) for a in schema.added]
         offsets = np.array([offset for offset, _ in rows], dtype=np.int64)
         partitions = np.full(len(rows), log_batch.partition, dtype=np.int32)
-        return self._table(columns, constant_word(log_batch.topic, len(rows)), partitions, offsets, added)
+        table = self._table(columns, constant_word(log_batch.topic, len(rows)), partitions, offsets, schema)
+        assert table is not None, "every record was checked"
+        return table
 
-    def _table(self, columns: list[pa.Array], topics: pa.Array, partitions: NDArray[np.int32], offsets: NDArray[np.int64], added: Sequence[Added]) -> pa.Table:
+    def _table(
+        self, columns: list[pa.Array], topics: pa.Array, partitions: NDArray[np.int32], offsets: NDArray[np.int64], schema: WriterSchema
+    ) -> pa.Table | None:
         names = [f.name for f in self._schemas.contract.fields]
+        if schema.conversion is not None:
+            converted = schema.conversion.columns(columns, topics, partitions, offsets)
+            if converted is None:
+                return None
+            columns = [converted[name] for name in names]
         own, more = columns[: len(names)], columns[len(names) :]
         vendor_data = own[names.index("vendor_data")] if "vendor_data" in names else None
-        schema = pa.schema([*self._schema, *(a.column for a in added)]) if added else self._schema
-        return pa.Table.from_arrays([*own, *origin_columns(topics, partitions, offsets, vendor_data), *more], schema=schema)
+        whole = pa.schema([*self._schema, *(a.column for a in schema.added)]) if schema.added else self._schema
+        return pa.Table.from_arrays([*own, *origin_columns(topics, partitions, offsets, vendor_data), *more], schema=whole)
 
     def _joined(self, pieces: Sequence[Piece]) -> Decoded:
         parts = [table.slice(start, stop - start) for table, start, stop in _adjacent(pieces) if stop > start]

@@ -9,6 +9,7 @@ from k2stream.decode.added import Added, KnownColumns, added_columns
 from k2stream.decode.avro_reader import BadBody, reader_of
 from k2stream.decode.avro_type import Field, RecordType, parse
 from k2stream.decode.framing import FRAME_BYTES, SchemaSource, read_frame
+from k2stream.decode.v1 import Conversion, conversion_of
 from k2stream.errors import DecodeError
 from k2stream.records import Record
 from k2stream.rows import avro_schema
@@ -22,10 +23,12 @@ KINDS = frozenset({"session_start", "reconnect"})
 
 
 class WriterSchema:
-    """One schema id of the registry, resolved to the contract and to the columns that it adds."""
+    """One schema id of the registry, resolved to the contract and to the columns that it adds, or to what is turned into the contract."""
 
-    def __init__(self, schema_id: int, written: RecordType, read: Callable[[bytes], Row], added: tuple[Added, ...] = ()) -> None:
-        self.schema_id, self.written, self.read, self.added = schema_id, written, read, added
+    def __init__(
+        self, schema_id: int, written: RecordType, read: Callable[[bytes], Row], added: tuple[Added, ...] = (), conversion: Conversion | None = None
+    ) -> None:
+        self.schema_id, self.written, self.read, self.added, self.conversion = schema_id, written, read, added, conversion
 
 
 class Unreadable(NamedTuple):
@@ -61,6 +64,8 @@ class WriterSchemas:
     def _resolve(self, schema_id: int, schema: Any) -> WriterSchema | Unreadable:
         try:
             written = parse(schema)
+            if (conversion := conversion_of(schema, self._name)) is not None:
+                return WriterSchema(schema_id, written, conversion.checked(reader_of(written, conversion.contract)), conversion=conversion)
             added = added_columns(written, self.contract)
             mine = tuple(Field(a.column.name, a.type, has_default=True, default=None) for a in added)
             read = reader_of(written, RecordType((*self.contract.fields, *mine)))
