@@ -5,7 +5,7 @@ import pyarrow.parquet as pq
 from pyiceberg.io import FileIO
 from pyiceberg.io.pyarrow import _pyarrow_schema_ensure_small_types, schema_to_pyarrow
 from pyiceberg.table import Table
-from pyiceberg.transforms import DayTransform, IdentityTransform
+from pyiceberg.transforms import BucketTransform, DayTransform, IdentityTransform
 
 from k2stream.errors import LakeError
 from k2stream.lake.declaration import TableDeclaration
@@ -19,14 +19,19 @@ def declared_by(table: Table, unique: tuple[str, ...] = ()) -> TableDeclaration:
     schema = table.schema()
     days = [schema.find_column_name(f.source_id) for f in table.spec().fields if isinstance(f.transform, DayTransform)]
     values = [schema.find_column_name(f.source_id) for f in table.spec().fields if isinstance(f.transform, IdentityTransform)]
+    buckets = [(schema.find_column_name(f.source_id), f.transform.num_buckets) for f in table.spec().fields if isinstance(f.transform, BucketTransform)]
     order = [schema.find_column_name(f.source_id) for f in table.sort_order().fields if isinstance(f.transform, IdentityTransform)]
-    if len(days) > 1 or len(days) + len(values) != len(table.spec().fields) or len(order) != len(table.sort_order().fields) or not order:
-        raise LakeError(f"{name_of(table)} is partitioned by {table.spec()} and sorted by {table.sort_order()}: expected days, values and a plain order.")
+    fields = [*days, *values, *buckets]
+    is_ours = len(days) <= 1 and len(buckets) <= 1 and len(fields) == len(table.spec().fields)
+    if not is_ours or len(order) != len(table.sort_order().fields) or not order:
+        found = f"partitioned by {table.spec()} and sorted by {table.sort_order()}"
+        raise LakeError(f"{name_of(table)} is {found}: expected days, values, buckets and a plain order.")
     return TableDeclaration(
         name=table.name()[-1],
         schema=_pyarrow_schema_ensure_small_types(schema_to_pyarrow(schema)),
         day_of=days[0] if days else None,
         partition_by=tuple(name for name in values if name is not None),
+        buckets=next(((name, count) for name, count in buckets if name is not None), None),
         sort_by=tuple(name for name in order if name is not None),
         bounds=tuple(key.removeprefix(BOUNDS) for key, how in table.properties.items() if key.startswith(BOUNDS) and how == "full"),
         unique=unique,

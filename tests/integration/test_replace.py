@@ -9,6 +9,7 @@ from pyiceberg.exceptions import CommitFailedException, CommitStateUnknownExcept
 from k2stream.errors import Fenced
 from k2stream.gaps import EVENTS
 from k2stream.lake.catalog import open_catalog
+from k2stream.lake.declared import declared_by
 from k2stream.lake.offsets import Counts
 from k2stream.lake.replace import InstrumentsLake
 from k2stream.lake.table import no_step
@@ -138,6 +139,12 @@ def test_a_commit_behind_an_error_lands_once(site: LakeSite, monkeypatch: pytest
     assert not lies
     assert names(site) == {"ASX/7078": "new"}
     assert table.head().vector[TP].counts == Counts(rows=2, retired=1)
+
+
+def test_upkeep_knows_how_the_table_is_cut(site: LakeSite) -> None:
+    """What rewrites files reads the declaration off the table itself."""
+    found, declared = declared_by(site.stranger("instruments")), INSTRUMENTS
+    assert (found.partition_by, found.buckets, found.sort_by, found.day_of) == (declared.partition_by, declared.buckets, declared.sort_by, None)
 
 
 class Died(Exception):
