@@ -27,6 +27,7 @@ def load(
     rate: Annotated[float, typer.Option(min=0.0, help="Rows a second at most; 0: no bound.")] = 0.0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Read and check every row; publish nothing.")] = False,
     again: Annotated[bool, typer.Option("--again", help="From the first row, whatever was loaded before.")] = False,
+    rejects: Annotated[Path | None, typer.Option(help="Write rejected rows into this CSV file too, with line and reason.")] = None,
     print_mapping: Annotated[bool, typer.Option("--print-mapping", help="Draft a mapping from the file's columns, and do nothing else.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="The summary as JSON, for programs.")] = False,
 ) -> None:
@@ -37,7 +38,9 @@ def load(
     from k2stream.home import Home
     from k2stream.settings import load_settings
 
-    wanted = _wanted(DATA_TYPES[what], file, mapping, exchange, asset_class, constants or [], rate=rate, dry_run=dry_run, again=again)
+    wanted = _wanted(
+        DATA_TYPES[what], file, mapping, exchange, asset_class, constants or [], rate=rate, dry_run=dry_run, again=again, rejects=rejects
+    )
     settings = load_settings()
     if not dry_run:
         Home.open(settings.home)
@@ -46,7 +49,17 @@ def load(
 
 
 def _wanted(
-    data_type: str, file: Path, mapping: Path | None, exchange: str, asset_class: str, constants: list[str], *, rate: float, dry_run: bool, again: bool
+    data_type: str,
+    file: Path,
+    mapping: Path | None,
+    exchange: str,
+    asset_class: str,
+    constants: list[str],
+    *,
+    rate: float,
+    dry_run: bool,
+    again: bool,
+    rejects: Path | None,
 ) -> "Wanted":
     from k2stream.load.mapping import read_mapping
     from k2stream.load.run import Wanted
@@ -62,7 +75,7 @@ def _wanted(
     if wrong := [name for name, equals, _ in pairs if not equals or not name]:
         raise typer.BadParameter(f"expected FIELD=VALUE, found {wrong[0]!r}", param_hint="--set")
     fields = read_mapping(mapping, data_type, constants={name: value for name, _, value in pairs})
-    return Wanted(file, fields, TopicName(asset_class, data_type, exchange.lower()), rate=rate, dry_run=dry_run, again=again)
+    return Wanted(file, fields, TopicName(asset_class, data_type, exchange.lower()), rate=rate, dry_run=dry_run, again=again, rejects=rejects)
 
 
 def _load(settings: "Settings", wanted: "Wanted") -> "Summary":

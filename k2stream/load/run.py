@@ -30,6 +30,7 @@ from k2stream.load.letters import write_letters
 from k2stream.load.mapping import FieldMapping
 from k2stream.load.parquet_file import ParquetFile
 from k2stream.load.progress import Progress, ProgressOf, fingerprint_of, renamed
+from k2stream.load.rejects import RejectFile, rejects_to
 from k2stream.load.rows import Converted, Target, convert, require_columns
 from k2stream.playback import prepare_topic
 from k2stream.settings import Settings
@@ -59,6 +60,8 @@ class Wanted:
     dry_run: bool = False
     again: bool = False
     """From the first row, whatever was loaded before."""
+    rejects: Path | None = None
+    """Where rejected rows are written too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +136,7 @@ class _Load:
         self._on_step = on_step_of(settings.crash_at)
         self._began = time.monotonic()
         self._examples: list[str] = []
+        self._rejects: RejectFile | None = None
 
     def run(self) -> Summary:
         wanted, settings = self._wanted, self._settings
@@ -143,10 +147,11 @@ class _Load:
             self._target = Target(wanted.topic, fingerprint_of(wanted.path), SystemClock().now_us(), limits)
             self._kept = ProgressOf(settings.home_path("load"), self._target.fingerprint, str(wanted.topic))
             self._told.size(file.size)
-            if wanted.dry_run:
-                return self._tried(file)
-            with self._kept.file.held():
-                return asyncio.run(self._load(file))
+            with rejects_to(wanted.rejects) as self._rejects:
+                if wanted.dry_run:
+                    return self._tried(file)
+                with self._kept.file.held():
+                    return asyncio.run(self._load(file))
 
     # --- where it stands --------------------------------------------------------------------------------------
 
@@ -225,6 +230,7 @@ class _Load:
         for chunk, converted in self._converted(file, start):
             for at in range(0, converted.rows.num_rows, SLICE_ROWS):
                 encode(converted.rows.slice(at, SLICE_ROWS), schema=self._wanted.mapping.schema, schema_id=ENCODED_SCHEMA_ID_UNKNOWN)
+            self._note(chunk, converted)
             end = _after(end, chunk, converted)
             self._told.done(file.done())
         return self._summary(start, end)
@@ -282,12 +288,17 @@ class _Load:
         self._require_unchanged()
         await self._paced(publisher, records)
         await write_letters(sink, self._settings.partitions, self._wanted.topic, self._letters(chunk, converted))
+        self._note(chunk, converted)
         await publisher.flush()
         self._on_step("load.published")
         progress = _after(progress, chunk, converted)
         self._kept.save(progress)
         self._on_step("load.saved")
         return progress
+
+    def _note(self, chunk: Chunk, converted: Converted) -> None:
+        if self._rejects is not None and converted.refused:
+            self._rejects.add(chunk, converted.refused)
 
     async def _paced(self, publisher: Publisher, records: Sequence[Outgoing]) -> None:
         rate = self._wanted.rate

@@ -1,5 +1,6 @@
 """`k2 load` on a log of either kind: a file's rows once each, wherever the loading was killed; what cannot be a row is a letter."""
 
+import csv
 import json
 import os
 import signal
@@ -111,7 +112,11 @@ def require_each(site: Site) -> None:
 
 def test_every_row_is_published_once_and_a_second_run_finds_nothing_to_do(site: Site) -> None:
     """A dry run changes nothing; keys keep their partition and their order; rejects are letters with file and line."""
-    tried = site.loaded("--dry-run")
+    rejects = site.file.with_name("rejects.csv")
+    tried = site.loaded("--dry-run", "--rejects", str(rejects))
+    with rejects.open(newline="") as file:
+        kept = [(int(r["line"]), r["reason"], r["row"].split(",")[1]) for r in csv.DictReader(file)]
+    assert kept == [(n + 2, "malformed", text) for n, text in BAD.items()]
     assert (tried["published"], tried["rejected"]) == (ROWS - len(BAD), len(BAD))
     assert not (site.settings.home / "load").exists()
     summary = site.loaded()
