@@ -57,7 +57,7 @@ class Runs:
             counts = np.bincount(place[~tracked], minlength=len(places)).tolist()
             untracked = {tp: count for tp, count in zip(places, counts, strict=True) if count}
             numbers = numbers.fill_null(0)
-        streams, stream = _streams(rows)
+        streams, stream = streams_of(rows)
         order = np.argsort(stream, kind="stable")
         if tracked is not None:
             order = order[tracked[order]]
@@ -117,7 +117,8 @@ def _places(rows: pa.Table) -> tuple[list[TopicPartition], Integers]:
     return places, np.cumsum(is_first) - 1
 
 
-def _streams(rows: pa.Table) -> tuple[list[tuple[str, str]], NDArray[np.integer]]:
+def streams_of(rows: pa.Table) -> tuple[list[tuple[str, str]], NDArray[np.integer]]:
+    """(exchange, symbol) by number, and each row's number."""
     exchanges, exchange = _encoded(rows["exchange"])
     symbols, symbol = _encoded(rows["symbol"])
     streams = [(e, s) for e in exchanges for s in symbols]

@@ -1,0 +1,132 @@
+"""Flags equal those of a loop that looks at one row after the other, wherever windows are cut."""
+
+from decimal import Decimal
+from itertools import pairwise
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from k2stream.quality.checks import DAY_US, LEAST, STEP_LIMIT_PPM, STILL_PPM, Checks, Thresholds
+from k2stream.quality.flags import FLAGS, Flag
+from k2stream.records import TopicPartition
+from k2stream.testing import A_TRADE, trade_rows
+
+LIMITS = Thresholds(price_move_percent=10, price_deviations=6, volume_times=20, stale_us=60_000_000)
+START_US = 1_394_409_599_000_000 - 40_000_000
+TP = TopicPartition(str(A_TRADE["topic"]), 0)
+
+TRADES = st.fixed_dictionaries(
+    {
+        "symbol": st.sampled_from(["BHP", "CBA"]),
+        "exchange": st.sampled_from(["ASX", "ASX", "ASX", "NYSE"]),
+        "step": st.sampled_from([0, 0, 1, -1, 2, 80, -80, 150, 400]),
+        "quantity": st.sampled_from([1, 2, 3, 3, 39, 41, 500]),
+        "wait_us": st.sampled_from([0, 1_000_000, 1_000_000, 60_000_000, 60_000_001, -90_000_000, DAY_US]),
+        "ahead": st.sampled_from([False, False, False, True]),
+    }
+)
+
+
+def rows_from(trades: list[dict[str, Any]]) -> pa.Table:
+    """A walk of each price; times that jump and fall back."""
+    rows, price, now = [], 1_000, START_US
+    for offset, trade in enumerate(trades):
+        price, now = max(100, price + trade["step"]), now + trade["wait_us"]
+        rows.append(
+            {
+                "symbol": trade["symbol"],
+                "exchange": trade["exchange"],
+                "price": Decimal(price),
+                "quantity": Decimal(trade["quantity"]),
+                "timestamp": now,
+                "ingestion_timestamp": now - 1 if trade["ahead"] else now,
+                "offset": offset,
+            }
+        )
+    return trade_rows(rows)
+
+
+class Oracle:
+    """Everything remembered, one stream key."""
+
+    def __init__(self) -> None:
+        self.price: Decimal | None = None
+        self.newest: int | None = None
+        self.day: tuple[int, list[int], list[int]] = (-1, [], [])
+
+    def flags(self, row: dict[str, Any]) -> set[str]:
+        found, now, price, quantity = set(), row["timestamp"], row["price"], int(row["quantity"])
+        if self.newest is not None and now - self.newest > LIMITS.stale_us:
+            found.add("stale")
+        self.newest = now if self.newest is None else max(now, self.newest)
+        if self.day[0] != self.newest // DAY_US:
+            self.day = (self.newest // DAY_US, [], [])
+        _, steps, quantities = self.day
+        if self.price is not None:
+            change = float(price) / float(self.price) - 1
+            if abs(change) * 100 > LIMITS.price_move_percent:
+                found.add("price_move")
+            if len(steps) >= LEAST:
+                mean = fmean(steps)
+                deviation = max((sum(s * s for s in steps) / len(steps) - mean * mean), STILL_PPM**2) ** 0.5
+                if abs(change * 1e6 - mean) > LIMITS.price_deviations * deviation:
+                    found.add("price_outlier")
+            steps.append(int(np.clip(np.rint(change * 1e6), -STEP_LIMIT_PPM, STEP_LIMIT_PPM)))
+        if len(quantities) >= LEAST and quantity * len(quantities) > LIMITS.volume_times * sum(quantities):
+            found.add("volume_spike")
+        quantities.append(quantity)
+        self.price = price
+        if row["ingestion_timestamp"] < now:
+            found.add("ahead_of_ingestion")
+        return found
+
+
+def expected(rows: pa.Table) -> dict[int, set[str]]:
+    streams: dict[tuple[str, str], Oracle] = {}
+    found = {}
+    times = {name: rows[name].cast(pa.int64()).to_pylist() for name in ("timestamp", "ingestion_timestamp")}
+    for n, row in enumerate(rows.to_pylist()):
+        row |= {name: values[n] for name, values in times.items()}
+        if flags := streams.setdefault((row["exchange"], row["symbol"]), Oracle()).flags(row):
+            found[row["offset"]] = flags
+    return found
+
+
+@settings(deadline=None, max_examples=120)
+@given(trades=st.lists(TRADES, min_size=1, max_size=30), calm=st.integers(0, 80), cuts=st.sets(st.integers(0, 110), max_size=5))
+def test_flags_equal_the_slow_definition(trades: list[dict[str, Any]], calm: int, cuts: set[int]) -> None:
+    """After a calm stretch, over midnight, with late rows, in windows cut anywhere."""
+    quiet = {"symbol": "BHP", "exchange": "ASX", "step": 1, "quantity": 2, "wait_us": 1_000, "ahead": False}
+    rows = rows_from([*[{**quiet, "step": (-1) ** n} for n in range(calm)], *trades])
+    checks, found = Checks("trades", LIMITS), {}
+    edges = sorted({0, *(c for c in cuts if c < rows.num_rows), rows.num_rows})
+    for first, end in pairwise(edges):
+        flags = checks.flag(rows.slice(first, end - first))
+        assert flags.schema == FLAGS
+        found |= {row["offset"]: set(row["flags"]) for row in flags.to_pylist()}
+
+    assert found == expected(rows)
+
+
+def test_duplicates_are_flagged_with_their_origin() -> None:
+    """Records that made no row are known by topic, partition and offset."""
+    rows = trade_rows([{"offset": 7}, {"offset": 8, "symbol": "CBA"}])
+    found = Checks("trades", LIMITS).flag(rows.slice(0, 0), rows).to_pylist()
+    assert [(row["origin"], row["symbol"], row["flags"], row["price_change"]) for row in found] == [
+        (f"{TP.topic}/0/7", "BHP", [Flag.DUPLICATE], None),
+        (f"{TP.topic}/0/8", "CBA", [Flag.DUPLICATE], None),
+    ]
+
+
+def test_a_partition_that_left_is_forgotten() -> None:
+    """A price of hours ago says nothing of the next one that this worker sees."""
+    checks = Checks("trades", LIMITS)
+    checks.flag(trade_rows([{"price": Decimal(10)}]))
+    checks.keep({TP})
+    assert checks.flag(trade_rows([{"price": Decimal(20), "offset": 1}])).num_rows == 1
+    checks.keep(set())
+    assert checks.flag(trade_rows([{"price": Decimal(40), "offset": 2}])).num_rows == 0
