@@ -1,6 +1,7 @@
 """Binance spot trades and best quotes: frames of the combined stream, live or recorded, to rows; pure."""
 
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import pyarrow as pa
@@ -103,6 +104,7 @@ def _quote(data: dict[str, Any], message_id: str, now_us: int) -> Row:
     }
 
 
+@lru_cache(maxsize=4096)
 def assets(symbol: str) -> tuple[str, str]:
     """Base and quote asset; of an unknown quote asset the last four characters are taken."""
     quote = next((q for q in QUOTES if symbol.endswith(q) and symbol != q), symbol[-4:])

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -95,6 +96,7 @@ def _size(value: object) -> Decimal:
     return Decimal(0) if value is None else number(value)
 
 
+@lru_cache(maxsize=4096)
 def assets(symbol: str) -> tuple[str, str]:
     """Base and quote asset; raises ValueError for a product without a dash."""
     base, dash, quote = symbol.rpartition("-")

@@ -1,6 +1,7 @@
 """Kraken's WebSocket v2, trades and tickers, to rows; pure. Version 1 has no trade ids, so it is not read."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -88,6 +89,7 @@ def _quote(data: dict[str, Any], message_id: str, now_us: int) -> Row:
     }
 
 
+@lru_cache(maxsize=4096)
 def assets(symbol: str) -> tuple[str, str]:
     """Base and quote asset; raises ValueError for a symbol without a slash."""
     base, slash, quote = symbol.partition("/")

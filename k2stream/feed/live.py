@@ -7,6 +7,7 @@ records that were handed over when an error came are handed over again, and dedu
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 
 import pyarrow as pa
 import structlog
@@ -180,8 +181,12 @@ class LiveFeed:
                 async with publishing(sink, lane.topic, schema=lane.schema, schema_id=lane.schema_id, clock=self._clock) as publisher:
                     while True:
                         records = await lane.spool.peek(RECORDS_AT_ONCE)
-                        for record in records:
-                            await (publisher.alone(record) if record.headers else publisher.records([record]))
+                        for has_headers, run in groupby(records, key=lambda record: bool(record.headers)):
+                            if not has_headers:
+                                await publisher.records(run)
+                                continue
+                            for marker in run:
+                                await publisher.alone(marker)
                         await publisher.flush()
                         lane.spool.drop(len(records))
                         self.counts.durable += len(records)

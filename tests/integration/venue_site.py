@@ -176,7 +176,7 @@ def quick(venue: Venue, **changes: Any) -> Venue:
     return replace(venue, **changes)
 
 
-async def until(condition: Callable[[], bool], *, seconds: float = 20.0, what: str = "") -> None:
+async def until(condition: Callable[[], bool], *, seconds: float = 60.0, what: str = "") -> None:
     """Wait for it."""
     async with asyncio.timeout(seconds):
         while not condition():  # noqa: ASYNC110 # conditions of all kinds
