@@ -38,9 +38,7 @@ def load(
     from k2stream.home import Home
     from k2stream.settings import load_settings
 
-    wanted = _wanted(
-        DATA_TYPES[what], file, mapping, exchange, asset_class, constants or [], rate=rate, dry_run=dry_run, again=again, rejects=rejects
-    )
+    wanted = _wanted(DATA_TYPES[what], file, mapping, exchange, asset_class, constants or [], rate=rate, dry_run=dry_run, again=again, rejects=rejects)
     settings = load_settings()
     if not dry_run:
         Home.open(settings.home)

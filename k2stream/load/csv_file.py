@@ -184,9 +184,7 @@ class CsvFile:
             data += more or b"\n"  # the last row needs no line end
 
     def _never_closed(self) -> None:
-        raise LoadError(
-            f"{self._path}: a quoted value is not closed, or a row is longer than {ROW_BYTES:,} bytes. {MEND}"
-        )
+        raise LoadError(f"{self._path}: a quoted value is not closed, or a row is longer than {ROW_BYTES:,} bytes. {MEND}")
 
     def _ends(self, data: bytes) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Line ends, and those of them that end a row: outside of quotes."""
@@ -212,9 +210,7 @@ class CsvFile:
         numbers = np.setdiff1d(np.arange(len(begins)), np.array([m.number for m in malformed], np.int64))
         return after, Chunk(columns, numbers, malformed, place.row, lines, _raw_of(data, begins, ends), after)
 
-    def _rows(
-        self, data: bytes, begins: NDArray[np.int64], ends: NDArray[np.int64], lines: NDArray[np.int64]
-    ) -> tuple[pa.Table, tuple[Malformed, ...]]:
+    def _rows(self, data: bytes, begins: NDArray[np.int64], ends: NDArray[np.int64], lines: NDArray[np.int64]) -> tuple[pa.Table, tuple[Malformed, ...]]:
         """Rows with their columns, and those without; raises LoadError if the parser sees other rows than we do."""
         encoding = self._form.encoding.lower()
         known = data if encoding in ("utf-8", "utf8") else data.decode(encoding, "replace").encode()

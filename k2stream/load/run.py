@@ -322,6 +322,4 @@ class _Load:
 
 
 def _after(progress: Progress, chunk: Chunk, converted: Converted) -> Progress:
-    return replace(
-        progress, place=chunk.after, published=progress.published + converted.rows.num_rows, rejected=progress.rejected + len(converted.refused)
-    )
+    return replace(progress, place=chunk.after, published=progress.published + converted.rows.num_rows, rejected=progress.rejected + len(converted.refused))

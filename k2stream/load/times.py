@@ -92,9 +92,7 @@ def zoned(local: Longs, timezone: str) -> Times:
     if not timezone:
         return Times(local, np.ones(len(local), bool))
     naive = pa.array(local).cast(pa.timestamp("us"))
-    first, last = (
-        pc.assume_timezone(naive, timezone, ambiguous="earliest", nonexistent=side).cast(pa.int64()).to_numpy() for side in ("earliest", "latest")
-    )
+    first, last = (pc.assume_timezone(naive, timezone, ambiguous="earliest", nonexistent=side).cast(pa.int64()).to_numpy() for side in ("earliest", "latest"))
     return Times(first, first != last)
 
 

@@ -54,9 +54,7 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=st.lists(st.tuples(CELL, CELL, CELL), min_size=1, max_size=30), ends=st.sampled_from(["\n", "\r\n"]), is_quoted=st.booleans())
-def test_rows_lines_and_bytes_are_those_of_the_file(
-    tmp_path: Path, small_blocks: None, rows: list[tuple[str, str, str]], ends: str, is_quoted: bool
-) -> None:
+def test_rows_lines_and_bytes_are_those_of_the_file(tmp_path: Path, small_blocks: None, rows: list[tuple[str, str, str]], ends: str, is_quoted: bool) -> None:
     """Quotes, commas and line ends inside of values, in blocks of 64 bytes; each place can be gone on from."""
     text = io.StringIO()
     csv.writer(text, lineterminator=ends, quoting=csv.QUOTE_ALL if is_quoted else csv.QUOTE_MINIMAL).writerows([("x", "y", "z"), *rows])
