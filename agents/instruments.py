@@ -29,7 +29,7 @@ live = instruments_table(app)
 
 def exchanges_with_reference_data() -> set[str]:
     """Of the topics that this worker knows of."""
-    return {TopicName.parse(topic).exchange.upper() for topic in instrument_batches.names}
+    return {TopicName.parse(topic).venue.upper() for topic in instrument_batches.names}
 
 
 unknown = UnknownSymbols(lambda: live, exchanges_with_reference_data)

@@ -13,6 +13,7 @@ from k2stream.cli_dlq import app as dlq_app
 from k2stream.cli_feeds import feeds as feeds_command
 from k2stream.cli_gaps import app as gaps_app
 from k2stream.cli_load import load as load_command
+from k2stream.cli_tables import query_instruments, query_quotes
 from k2stream.cli_topics import app as topics_app
 from k2stream.cli_upkeep import app as upkeep_app
 from k2stream.errors import K2Error, ServiceError
@@ -45,6 +46,8 @@ app.add_typer(gaps_app, name="gaps")
 app.command("backfill")(backfill_command)
 query_app.command("feeds")(feeds_command)
 query_app.command("across")(across_command)
+query_app.command("quotes")(query_quotes)
+query_app.command("instruments")(query_instruments)
 app.command()(api)
 app.command("load")(load_command)
 
