@@ -185,8 +185,8 @@ async def test_a_venue_that_stops_its_heartbeats_is_left(tmp_path: Path) -> None
 async def test_a_quiet_symbol_with_heartbeats_keeps_its_connection(tmp_path: Path) -> None:
     """Nobody trades at night: that is no reason to reconnect."""
     async with (
-        listening(FaultyVenue([play([b'{"type":"heartbeat"}'] * 30, every_seconds=0.03)])) as venue,
-        reading(quick(COINBASE, quiet_seconds=0.3), venue.url, tmp_path, symbols=("BTC-USD",)) as feed,
+        listening(FaultyVenue([play([b'{"type":"heartbeat"}'] * 30, every_seconds=0.1)])) as venue,
+        reading(quick(COINBASE, quiet_seconds=1.5), venue.url, tmp_path, symbols=("BTC-USD",), ping_seconds=20) as feed,
     ):
         await until(lambda: len(feed.received) == 30)
         assert venue.connections == 1
@@ -283,7 +283,7 @@ async def test_a_clock_that_is_set_is_no_reason_to_reconnect(tmp_path: Path) -> 
     """Silence and age are measured by a clock that nobody sets."""
     clock = WrongClock()
     venue = FaultyVenue([play([b'{"type":"heartbeat"}'] * 40, every_seconds=0.02)])
-    async with listening(venue), reading(quick(COINBASE, quiet_seconds=5.0), venue.url, tmp_path, symbols=("BTC-USD",), clock=clock) as feed:
+    async with listening(venue), reading(quick(COINBASE, quiet_seconds=5.0), venue.url, tmp_path, symbols=("BTC-USD",), clock=clock, ping_seconds=20) as feed:
         for off_us in (86_400_000_000, -86_400_000_000, 0):
             clock.off_us, seen = off_us, len(feed.received)
             await until(lambda seen=seen: len(feed.received) > seen + 5)  # type: ignore[misc]
