@@ -13,6 +13,7 @@ from k2stream.cli_dlq import app as dlq_app
 from k2stream.cli_feeds import feeds as feeds_command
 from k2stream.cli_gaps import app as gaps_app
 from k2stream.cli_load import load as load_command
+from k2stream.cli_schemas import app as schemas_app
 from k2stream.cli_tables import query_instruments, query_quotes
 from k2stream.cli_topics import app as topics_app
 from k2stream.cli_upkeep import app as upkeep_app
@@ -41,6 +42,7 @@ app.add_typer(query_app, name="query")
 app.add_typer(dev_app, name="dev")
 app.add_typer(topics_app, name="topics")
 app.add_typer(upkeep_app, name="upkeep")
+app.add_typer(schemas_app, name="schemas")
 app.add_typer(dlq_app, name="dlq")
 app.add_typer(gaps_app, name="gaps")
 app.command("backfill")(backfill_command)

@@ -1,9 +1,11 @@
-"""Whether a newer Avro schema reads what an older one wrote: Confluent's BACKWARD; pure.
+"""Whether a newer Avro schema reads what older ones wrote: Confluent's BACKWARD_TRANSITIVE; pure.
 
 A registry of one machine has nobody else to ask, and a server's refusal does not always say which field it is about.
 """
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from fastavro.schema import expand_schema
@@ -26,13 +28,68 @@ def obstacles(newer: AvroSchema, older: AvroSchema) -> list[str]:
     return list(_between(expand_schema(newer), expand_schema(older), newer.get("name", "the schema")))
 
 
-def require_compatible(subject: str, newer: AvroSchema, older: AvroSchema) -> None:
+@dataclass(frozen=True, slots=True)
+class Version:
+    """One version of a subject."""
+
+    number: int
+    schema_id: int
+    schema: AvroSchema
+
+
+def obstacles_to(newer: AvroSchema, versions: Sequence[Version]) -> list[str]:
+    """What keeps `newer` from reading records of any of these versions; each clause once, with the newest version that it is about."""
+    found: dict[str, int] = {}
+    for version in sorted(versions, key=lambda v: v.number, reverse=True):
+        for clause in obstacles(newer, version.schema):
+            found.setdefault(clause, version.number)
+    return [f"{clause} (version {number})" for clause, number in found.items()]
+
+
+def require_compatible(subject: str, newer: AvroSchema, versions: Sequence[Version]) -> None:
     """Raises RegistryError naming each field that stands in the way."""
-    if found := obstacles(newer, older):
+    if found := obstacles_to(newer, versions):
         raise RegistryError(
-            f"Subject {subject}: the schema cannot read what its last version wrote: {'; '.join(found)}. "
+            f"Subject {subject}: the schema cannot read what earlier versions wrote: {'; '.join(found)}. "
             "Give new fields a default, and leave the types of old ones as they are."
         )
+
+
+def differences(newer: AvroSchema, older: AvroSchema) -> list[str]:
+    """How two schemas differ: one line a field, `+` only in the newer, `-` only in the older, `~` of another type or default."""
+    new, old = (_fields(schema) for schema in (newer, older))
+    lines = []
+    for name in dict.fromkeys((*old, *new)):
+        was, now = (described(fields[name]) if name in fields else None for fields in (old, new))
+        if was != now:
+            lines.append(f"- {name}: {was}" if now is None else f"+ {name}: {now}" if was is None else f"~ {name}: {was} -> {now}")
+    return lines
+
+
+def _fields(schema: AvroSchema) -> dict[str, Any]:
+    expanded: Any = expand_schema(schema)
+    return {field["name"]: field for field in expanded["fields"]}
+
+
+def described(field: Any) -> str:
+    """A field's type and default, for people."""
+    default = f", default {json.dumps(field['default'])}" if "default" in field else ""
+    return f"{_text(field['type'])}{default}"
+
+
+def _text(schema: Any) -> str:
+    if isinstance(schema, list):
+        return " or ".join(_text(branch) for branch in schema)
+    match _kind(schema):
+        case "enum":
+            return f"enum of {', '.join(schema['symbols'])}"
+        case "array":
+            return f"array of {_text(schema['items'])}"
+        case "map":
+            return f"map of {_text(schema['values'])}"
+        case "fixed":
+            return f"{_name(schema)} of {schema['size']} bytes"
+    return _name(schema)
 
 
 def _between(new: Any, old: Any, path: str) -> Iterator[str]:

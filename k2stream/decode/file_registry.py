@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from k2stream.decode.compatibility import require_compatible
+from k2stream.decode.compatibility import Version, require_compatible
 from k2stream.errors import RegistryError, RegistryUnavailable
 from k2stream.rows import AvroSchema
 
@@ -43,11 +43,25 @@ class FileRegistry:
             versions = state["subjects"].setdefault(subject, [])
             if schema_id not in versions:
                 if versions:
-                    require_compatible(subject, schema, state["schemas"][str(versions[-1])])
+                    require_compatible(subject, schema, _versions(state, subject))
                 state["schemas"][str(schema_id)] = schema
                 versions.append(schema_id)
                 self._write(state)
         return schema_id
+
+    def subjects(self) -> list[str]:
+        """All subjects, sorted."""
+        with self._translated():
+            return sorted(self._read()["subjects"])
+
+    def versions(self, subject: str) -> list[Version]:
+        """Versions of a subject, oldest first; none if there is no such subject."""
+        with self._translated():
+            return _versions(self._read(), subject)
+
+    def refusals(self, subject: str, schema: AvroSchema) -> list[str]:
+        """What a registry itself has against a schema as next version: this one has no opinion of its own."""
+        return []
 
     def schema(self, schema_id: int) -> AvroSchema | None:
         """The schema of an id; None if nobody registered it yet."""
@@ -108,3 +122,8 @@ class FileRegistry:
             yield
         except OSError as exc:
             raise RegistryUnavailable(f"The schemas under {self._path} cannot be read or written: {exc}") from exc
+
+
+def _versions(state: dict[str, Any], subject: str) -> list[Version]:
+    ids = state["subjects"].get(subject, [])
+    return [Version(number, schema_id, state["schemas"][str(schema_id)]) for number, schema_id in enumerate(ids, start=1)]

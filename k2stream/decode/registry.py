@@ -5,7 +5,7 @@ import ssl
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Protocol
 from urllib.parse import unquote, urlsplit
 
@@ -17,7 +17,7 @@ from schema_registry.client.errors import ClientError
 from schema_registry.client.schema import SchemaFactory
 from schema_registry.client.utils import AVRO_SCHEMA_TYPE
 
-from k2stream.decode.compatibility import require_compatible
+from k2stream.decode.compatibility import Version, require_compatible
 from k2stream.decode.file_registry import FileRegistry
 from k2stream.errors import RegistryError, RegistryUnavailable, SettingsError
 from k2stream.rows import AvroSchema
@@ -57,6 +57,9 @@ class Registry(Protocol):
     def ping(self) -> None: ...
     def register(self, subject: str, schema: AvroSchema) -> int: ...
     def schema(self, schema_id: int) -> AvroSchema | None: ...
+    def subjects(self) -> list[str]: ...
+    def versions(self, subject: str) -> list[Version]: ...
+    def refusals(self, subject: str, schema: AvroSchema) -> list[str]: ...
 
 
 def open_registry(settings: Settings) -> Registry:
@@ -164,14 +167,14 @@ class HttpRegistry:
     def register(self, subject: str, schema: AvroSchema) -> int:
         """The schema's id under this subject, which is kept at BACKWARD or stricter from here on.
 
-        Raises RegistryError, naming the field, if the schema cannot read what the subject's last version wrote.
+        Raises RegistryError, naming the field, if the schema cannot read what any of the subject's versions wrote.
         """
         known = (subject, json.dumps(schema, sort_keys=True))
         if known not in self._ids:
             with self._translated():
                 self._guard(subject)
-                if self._client.check_version(subject, schema) is None and (last := self._last(subject)) is not None:
-                    require_compatible(subject, schema, last)
+                if self._client.check_version(subject, schema) is None:
+                    require_compatible(subject, schema, self._versions(subject))
                 self._ids[known] = int(self._client.register(subject, schema))
         return self._ids[known]
 
@@ -195,13 +198,37 @@ class HttpRegistry:
                 raise
             return None
 
-    def _last(self, subject: str) -> AvroSchema | None:
-        if not self._client.get_versions(subject):
-            return None
-        if (found := self._client.get_schema(subject)) is None:  # what it answers for every error
-            raise RegistryUnavailable(E_AWAY.format(url=self._url, cause=f"no last version of {subject}"))
-        last: AvroSchema = found.schema.raw_schema
-        return last
+    def subjects(self) -> list[str]:
+        """All subjects, sorted; raises RegistryError."""
+        with self._translated():
+            return sorted(self._client.get_subjects())
+
+    def versions(self, subject: str) -> list[Version]:
+        """Versions of a subject, oldest first, without those that are no Avro records; none if there is no such subject."""
+        with self._translated():
+            return self._versions(subject)
+
+    def _versions(self, subject: str) -> list[Version]:
+        found = []
+        for number in sorted(self._client.get_versions(subject) or ()):
+            with suppress(_NotAvro):
+                version = self._client.get_schema(subject, number)
+                if version is None:  # what it answers for every error
+                    raise RegistryUnavailable(E_AWAY.format(url=self._url, cause=f"no version {number} of {subject}"))
+                found.append(Version(number, version.schema_id, version.schema.raw_schema))
+        return found
+
+    def refusals(self, subject: str, schema: AvroSchema) -> list[str]:
+        """What the registry itself has against a schema as next version, asked of every version that there is; raises RegistryError."""
+        found: list[str] = []
+        with self._translated():
+            for number in sorted(self._client.get_versions(subject) or ()):
+                answer = self._client.test_compatibility(subject, schema, version=number, verbose=True)
+                said: dict[str, Any] = answer if isinstance(answer, dict) else {"is_compatible": answer}
+                if not said.get("is_compatible"):
+                    messages = said.get("messages") or ["not compatible"]
+                    found += [f"the registry says of version {number}: {message}" for message in messages]
+        return found
 
     def schema(self, schema_id: int) -> AvroSchema | None:
         """The schema of an id; None if the registry said so within the last minute, or was asked too much just now."""

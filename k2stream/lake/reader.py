@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping
 
+import pyarrow as pa
 import structlog
 from pyiceberg.catalog import Catalog
 from pyiceberg.table import Table
 
 from k2stream.errors import LakeError
 from k2stream.lake.catalog import load_table, open_catalog
+from k2stream.lake.evolution import arrow_columns
 from k2stream.lake.files import FileLists
 from k2stream.lake.head import Head, head_at, head_of
 from k2stream.lake.tracker_file import unpack_tracker
@@ -51,6 +53,10 @@ class TableReader:
         """The table as the catalog has it now; raises LakeError if it does not say."""
         self._seen = load_table(self.catalog, self._settings, self.name[1])
         return self._seen
+
+    def columns(self) -> pa.Schema:
+        """The table's columns as the catalog has them now; raises LakeError if it does not say."""
+        return arrow_columns(self.load().schema())
 
     def head(self) -> Head:
         """The head as the catalog has it now. Raises VectorMissing, or LakeError if the catalog does not answer."""

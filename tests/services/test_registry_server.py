@@ -96,6 +96,17 @@ def test_a_version_that_cannot_read_its_forerunner_is_refused_by_field(server: R
     assert HttpRegistry(url_of(server)).register(SUBJECT, avro_schema("trade_v2")) == first
 
 
+def test_a_subject_tells_its_versions(server: RegistryServer) -> None:
+    """All of them, oldest first, each with its schema; the server is asked of each whether a next one is compatible."""
+    registry = HttpRegistry(url_of(server))
+    registry.register(SUBJECT, avro_schema("trade_v2"))
+    registry.register(SUBJECT, grown(default=""))
+    assert registry.subjects() == [SUBJECT]
+    assert [(v.number, v.schema == avro_schema("trade_v2")) for v in registry.versions(SUBJECT)] == [(1, True), (2, False)]
+    assert registry.refusals(SUBJECT, grown(default="")) == []
+    assert registry.refusals("market.equities.trades-value", grown()) == []
+
+
 def test_a_schema_that_is_not_avro_is_an_unknown_id(server: RegistryServer) -> None:
     """A record that names a protobuf schema is a bad record, not an outage that stops its partition for ever."""
     body = json.dumps({"schema": 'syntax = "proto3"; message M {}', "schemaType": "PROTOBUF"}).encode()

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from k2stream.decode.compatibility import obstacles, require_compatible
+from k2stream.decode.compatibility import Version, obstacles, obstacles_to, require_compatible
 from k2stream.errors import RegistryError
 from k2stream.rows import avro_schema
 
@@ -87,7 +87,7 @@ REFUSED = {
 def test_the_field_in_the_way_is_named(field: str) -> None:
     """A new field without a default, another scale, another unit of time, another type, a symbol gone: each by its name."""
     with pytest.raises(RegistryError, match=rf"market\.crypto\.trades-value.*{field} "):
-        require_compatible("market.crypto.trades-value", REFUSED[field], avro_schema("trade_v2"))
+        require_compatible("market.crypto.trades-value", REFUSED[field], [Version(1, 1, avro_schema("trade_v2"))])
 
 
 def test_a_field_with_a_default_or_an_alias_is_welcome() -> None:
@@ -96,3 +96,13 @@ def test_a_field_with_a_default_or_an_alias_is_welcome() -> None:
     grown["fields"] = [f for f in grown["fields"] if f["name"] != "vendor_data"] + [{"name": "venue", "type": ["null", "string"], "default": None}]
     assert obstacles(grown, avro_schema("trade_v2")) == []
     assert obstacles(changed("symbol", name="ticker", aliases=["symbol"]), avro_schema("trade_v2")) == []
+
+
+def test_a_field_that_comes_back_with_another_type_is_refused() -> None:
+    """The last version no longer has it, an older one has: every version's records are still in some log."""
+    first, last = record("string"), record("string")
+    first["fields"].append({"name": "venue", "type": "int", "default": 0})
+    back = record("string")
+    back["fields"].append({"name": "venue", "type": "string", "default": ""})
+    assert obstacles(back, last) == []
+    assert [clause for clause in obstacles_to(back, [Version(1, 7, first), Version(2, 8, last)]) if ".venue was int" in clause and "(version 1)" in clause]

@@ -165,3 +165,28 @@ def test_a_user_who_may_not_set_the_level_needs_it_set(server: Server, monkeypat
     monkeypatch.setattr(ReadOnly, "level", "NONE")
     with pytest.raises(RegistryError, match=r"subject s at compatibility NONE.*Set it to BACKWARD"):
         registry_of(server, [0.0]).register("s", avro_schema("trade_v2"))
+
+
+class Strict(ReadOnly):
+    """A subject of two versions, the older of which stands against whatever comes."""
+
+    def do_GET(self) -> None:
+        self._say(200, [2, 1])
+
+    def do_POST(self) -> None:
+        self._drain()
+        is_old = self.path.split("?")[0].endswith("/versions/1")
+        self._say(200, {"is_compatible": False, "messages": ["field fee came back as text"]} if is_old else {"is_compatible": True})
+
+
+def test_the_registry_is_asked_of_every_version_and_its_words_are_told() -> None:
+    """A level of its own may refuse what ours lets pass: its reason comes with the number of the version."""
+    with Server(("127.0.0.1", 0), Strict) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            found = registry_of(server, [0.0]).refusals("s", avro_schema("trade_v2"))
+        finally:
+            server.shutdown()
+            thread.join()
+    assert found == ["the registry says of version 1: field fee came back as text"]
