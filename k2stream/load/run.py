@@ -179,7 +179,7 @@ class _Load:
                 )
             return renamed(saved, self._path)
         other = None if wanted.mapping.has_ids or self._ids == "none" else self._kept.of_other_content(self._path, str(wanted.topic))
-        if other is not None and other.place.row:
+        if other is not None and other.place.row and other.broker == fresh.broker:
             raise LoadError(
                 f"{self._path} was changed since {other.place.row:,} of its rows were loaded into {other.topic}, and the mapping names no id, so all "
                 "rows would get new ids and those come twice. Load a file of the new rows alone, map an id, or say `--again` if every row is new."
