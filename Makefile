@@ -62,6 +62,12 @@ bench-latency: $(DEV) ## measure record time to committed row at 10,000 trades/s
 	@mkdir -p build
 	@$(BIN)/python -m tests.bench.latency $(ARGS)
 
+bench-compaction: $(DEV) ## merge 5,000 small files while others read and write; also into build/compaction.md
+	@$(BIN)/python -m tests.bench.compaction $(ARGS)
+
+bench-day: $(DEV) ## windows of one second with upkeep: does anything grow? (ARGS="--commits 86400" for all of a day, an hour)
+	@$(BIN)/python -m tests.bench.day $(ARGS)
+
 bench-growth: $(DEV) ## measure windows in a table of 1, 10 and 50 M rows (5 GB of disk)
 	@mkdir -p build
 	@$(BIN)/python -m tests.bench.growth $(ARGS)

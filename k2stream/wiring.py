@@ -30,6 +30,7 @@ from k2stream.instruments.closing import settle_and_write_changes
 from k2stream.instruments.lookup import Source
 from k2stream.lake.commit import Committer
 from k2stream.lake.declaration import TableDeclaration
+from k2stream.lake.home_turn import HomeTurn
 from k2stream.lake.local import is_of_this_machine
 from k2stream.lake.replace import InstrumentsLake
 from k2stream.lake.table import TradesLake
@@ -179,7 +180,7 @@ def _common(app: K2App) -> Common:
 def _open_common(app: K2App) -> Common:
     settings = app.settings
     own, registry = open_store(settings), open_registry(settings)
-    common = Common(WatchedStore(own, app.health), turn_of(own, settings), registry)
+    common = Common(WatchedStore(own, app.health), turn_of(own, settings) or HomeTurn(settings.home_path("upkeep")), registry)
     if settings.redis_url:
         app.watch.add(Asked(CAUSE, f"Redis at {without_password(settings.redis_url)}", lambda: asyncio.to_thread(common.store.ping)))
     if settings.registry_url:

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cached_property
 from uuid import UUID
 
+from pyiceberg.io import FileIO
 from pyiceberg.manifest import DataFile, ManifestContent, ManifestEntry, ManifestEntryStatus, ManifestFile
 from pyiceberg.table import Table
 from pyiceberg.table.snapshots import Operation
@@ -34,9 +35,29 @@ def live_files(table: Table) -> dict[str, DataFile]:
     """Data files of the head by location; raises LakeError if a foreign writer left delete files, whose rows nobody here would miss."""
     snapshot = table.current_snapshot()
     manifests = snapshot.manifests(table.io) if snapshot else []
+    _keep_only({m.manifest_path for m in manifests})
     if any(m.content == ManifestContent.DELETES for m in manifests):
         raise LakeError(f"{name_of(table)} has delete files of another writer. Rewrite its data files (copy-on-write), then do this again.")
-    return {e.data_file.file_path: e.data_file for m in manifests for e in m.fetch_manifest_entry(table.io, discard_deleted=True)}
+    return {e.data_file.file_path: e.data_file for m in manifests for e in entries_of(m, table.io)}
+
+
+_read: dict[str, list[ManifestEntry]] = {}
+"""What manifests say, by location: they never change, and a swap that lost a race finds all but the newest here. A swap must not take long."""
+
+
+def entries_of(manifest: ManifestFile, io: FileIO) -> list[ManifestEntry]:
+    """Entries of the files that a manifest names as live; read once."""
+    found = _read.get(manifest.manifest_path)
+    if found is None:
+        found = _read[manifest.manifest_path] = manifest.fetch_manifest_entry(io, discard_deleted=True)
+    return found
+
+
+def _keep_only(names: Collection[str]) -> None:
+    """Forget what no head of late names."""
+    if len(_read) > 4 * len(names) + 64:
+        for name in [name for name in list(_read) if name not in names]:
+            _read.pop(name, None)
 
 
 class _Exchange(_MergeAppendFiles):
@@ -53,7 +74,7 @@ class _Exchange(_MergeAppendFiles):
             if not missing:
                 whole.append(manifest)
                 continue
-            entries = self.fetch_manifest_entry(manifest)
+            entries = entries_of(manifest, self._io)
             going = [e for e in entries if e.data_file.file_path in missing]
             missing -= {e.data_file.file_path for e in going}
             gone += going

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from k2stream.clock import SystemClock
+from k2stream.lake.home_turn import HomeTurn
 from k2stream.lake.turn import Turn, no_turn
 from k2stream.settings import Settings
 from k2stream.state.open import open_store, turn_of
@@ -39,7 +40,7 @@ def turns_of(settings: Settings) -> Iterator[Turn]:
     """The turns that workers take, so that a swap and their windows do not cost each other attempts."""
     store = _shared(settings)
     if store is None:
-        yield no_turn
+        yield HomeTurn(settings.home_path("upkeep"))
         return
     try:
         yield turn_of(store, settings) or no_turn
