@@ -150,7 +150,7 @@ def park(
 
 @app.command()
 def export(
-    to: Annotated[Path | None, typer.Option("--to", help="A file; without it stdout.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="A file; without it stdout.")] = None,
     reason: Reasons = None,
     topic: Topic = None,
     symbol: Symbols = None,
@@ -166,7 +166,7 @@ def export(
     with _opened() as letters:
         found = letters.chosen(_selection(reason, topic, symbol, first, last, ids, state, limit))
         origins = [] if found is None else found["origin"].to_pylist()
-        with to.open("wb") if to else nullcontext(sys.stdout.buffer) as stream:
+        with out.open("wb") if out else nullcontext(sys.stdout.buffer) as stream:
             for start in range(0, len(origins), 2_000):
                 stream.writelines(encode_letter(letter) + b"\n" for letter in letters.whole(origins[start : start + 2_000]))
     typer.echo(f"{len(origins):,} letters.", err=True)

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 import pyarrow as pa
 
 from k2stream.deadletter.envelope import Letter
+from k2stream.lake.declaration import COMMIT_FIELDS, TableDeclaration
 from k2stream.records import Headers
 from k2stream.rows import TIMESTAMP
 from k2stream.topics.name import TopicName
@@ -36,6 +37,16 @@ LETTERS = pa.schema(
 )
 """`offset` is the line where `file` says that the record came from a file; `first_seen` is `timestamp_ms` as a time, held
 inside the years 1 to 9999 (a broken producer may say anything)."""
+
+DEAD_LETTERS = TableDeclaration(
+    name="dead_letters",
+    schema=pa.schema([*LETTERS, *COMMIT_FIELDS]),
+    day_of=None,
+    partition_by=(),
+    sort_by=("topic", "partition", "offset"),
+    bounds=("origin", "first_origin", "topic", "partition", "offset", "reason", "symbol", "first_seen"),
+    unique=("origin", "first_origin", "value"),
+)
 
 FIRST_MS, LAST_MS = -62_135_596_800_000, 253_402_300_799_999
 """The years 1 to 9999, which is what DuckDB and Python can say."""

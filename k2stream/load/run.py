@@ -20,6 +20,7 @@ from k2stream.address import without_password
 from k2stream.clock import SystemClock
 from k2stream.crash import on_step_of
 from k2stream.deadletter.envelope import Letter, letter_of_line
+from k2stream.deadletter.keep import keep_letters
 from k2stream.decode.registry import open_registry
 from k2stream.errors import LoadError
 from k2stream.feed.avro import encode
@@ -287,7 +288,9 @@ class _Load:
     ) -> Progress:
         self._require_unchanged()
         await self._paced(publisher, records)
-        await write_letters(sink, self._settings.partitions, self._wanted.topic, self._letters(chunk, converted))
+        letters = self._letters(chunk, converted)
+        await write_letters(sink, self._settings.partitions, self._wanted.topic, letters)
+        await asyncio.to_thread(keep_letters, self._settings, letters)
         self._note(chunk, converted)
         await publisher.flush()
         self._on_step("load.published")

@@ -131,6 +131,29 @@ SELECT origin, first(reason ORDER BY written_at) AS reason FROM letter WHERE lis
 """
 
 
+ORIGINS = """
+SELECT DISTINCT topic, partition, "offset" FROM read_parquet($files, hive_partitioning = false) WHERE file IS NULL
+"""
+
+HELD = """
+SELECT DISTINCT origin FROM read_parquet($files, hive_partitioning = false) WHERE list_contains($origins, origin)
+"""
+
+
+def origins_in_log(engine: Engine, files: Sequence[TableFile]) -> set[tuple[str, int, int]]:
+    """Topic, partition and offset of every letter whose record came from a log; raises QueryError."""
+    if not files:
+        return set()
+    found = engine.ask(ORIGINS, files=files)
+    return set(zip(*(found[name].to_pylist() for name in ("topic", "partition", "offset")), strict=True))
+
+
+def held_origins(engine: Engine, files: Sequence[TableFile], origins: Sequence[str]) -> set[str]:
+    """Which of these letters the table has; raises QueryError."""
+    worth = overlapping(files, "origin", first=min(origins), last=max(origins))
+    return set(engine.ask(HELD, files=worth, values={"origins": list(origins)})["origin"].to_pylist()) if worth else set()
+
+
 def letters(engine: Engine, files: Sequence[TableFile]) -> pa.Table | None:
     """Every letter but its bytes, each once; None if there are none. Raises QueryError."""
     return engine.ask(LETTERS, files=files) if files else None
