@@ -70,6 +70,7 @@ async def publish(home: Path, exchange: str, rows: Sequence[Row]) -> None:
 
 
 def rows_held(home: Path) -> list[dict[str, object]]:
+    """All rows; none while there is no table yet."""
     settings = Settings(home=home)
     with closing(TableReader.open_reader(settings, "trades")) as reader:
         return list(reader.load().scan(selected_fields=("exchange", "symbol", "source_sequence", "vendor_data")).to_arrow().to_pylist())

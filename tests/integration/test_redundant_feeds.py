@@ -9,13 +9,17 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from random import Random
 
 import pytest
 from websockets.exceptions import ConnectionClosed
 
 from k2stream.decode.file_registry import FileRegistry
 from k2stream.dev.certificate import Certificate, make_certificate
-from k2stream.errors import FeedError, SettingsError
+from k2stream.errors import FeedError, LakeError, SettingsError
+from k2stream.feed import binance
+from k2stream.feed.live import records_of
+from k2stream.feed.publisher import publishing
 from k2stream.feed.spool import Spool
 from k2stream.feed.venue import BINANCE
 from k2stream.home import Home
@@ -23,6 +27,7 @@ from k2stream.records import TopicPartition
 from k2stream.rows import avro_schema
 from k2stream.topics import TopicName, require_co_partitioned, resolve
 from k2stream.transport.embedded_log import EmbeddedLog
+from k2stream.transport.embedded_sink import EmbeddedSink
 from k2stream.worker_process import WorkerProcess
 from tests.integration.test_backfill import QUICK, ROOT, gaps_open, k2, rows_held, working
 from tests.integration.test_live_feed import numbers_of
@@ -125,6 +130,13 @@ async def test_a_killed_feed_is_not_missed(tmp_path: Path, certificate: Certific
     assert audited.returncode == 0, audited.stdout
 
 
+def has_table(home: Path) -> bool:
+    with suppress(LakeError):
+        rows_held(home)
+        return True
+    return False
+
+
 async def eventually(holds: Callable[[], bool], seconds: float = 120.0) -> None:
     """Wait for what takes a while to find out; the market goes on meanwhile."""
     async with asyncio.timeout(seconds):
@@ -162,6 +174,34 @@ async def test_disconnects_reach_the_table_as_rows_and_gaps_with_their_cause(tmp
     assert looked.returncode == 0, looked.stdout
     missing = set(range(min(numbers), first + 5)) - set(numbers)  # type: ignore[type-var, arg-type]
     assert sum(gaps_open(home).values()) == len(missing) > 30
+
+
+async def test_two_topics_that_each_lack_something_are_whole_together_whenever_the_worker_dies(tmp_path: Path) -> None:
+    """Every number is in one of them at least, some in both; a worker killed -9 between windows starts anew: one row a number, no gap left open."""
+    home = tmp_path / "k2"
+    schema_id = registered(home)
+    rows = [t for frame in frames_from(1, 1_200) for t in binance.read(frame, new_id=Random(1).randbytes(8).hex, now_us=1_700_000_000_000_000).trades]
+    sink = EmbeddedSink(home / "log")
+    for topic in (TOPIC, f"{TOPIC}-b"):
+        await sink.create_topic(topic, 2, {})
+    windows = {"K2_WINDOW_ROWS": "100"}
+    for start in range(0, 1_200, 600):
+        worker = WorkerProcess(home=home, root=ROOT, log_path=tmp_path / "worker.log", environment={**QUICK, **windows})
+        try:
+            for first in range(start, start + 600, 30):
+                for topic, lacks in ((TOPIC, 1), (f"{TOPIC}-b", 2)):
+                    held = [row for row in rows[first : first + 30] if row["source_sequence"] % 5 != lacks]
+                    async with publishing(sink, topic, schema="trade_v2", schema_id=schema_id) as publisher:
+                        await publisher.records(records_of(held, "trade_v2", schema_id))
+            await eventually(lambda start=start: has_table(home) and len(rows_held(home)) > start + 50)  # type: ignore[misc]
+        finally:
+            worker.kill()
+    await sink.close()
+    async with working(home) as worker:
+        await eventually(lambda: (worker.state() or {}).get("trades", {}).get("lag") == 0 and len(rows_held(home)) == 1_200 and not gaps_open(home))
+        assert worker.stop() == 0, worker.last_lines(30)
+    assert Counter(row["source_sequence"] for row in rows_held(home)) == Counter(range(1, 1_201))
+    assert (await k2(home, "audit")).returncode == 0
 
 
 def registered(home: Path) -> int:
