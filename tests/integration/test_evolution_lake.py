@@ -22,6 +22,7 @@ from k2stream.rows import TRADES
 from k2stream.testing import CatalogThatCommitsThenFails, CatalogThatFailsBeforeCommitting, CatalogThatLosesTheRace
 from tests.integration.conftest import Place
 from tests.integration.lake_site import OTHER_TP, TP, LakeSite, soon, window
+from tests.integration.upkeep_site import compaction
 
 FEE = pa.decimal128(12, 3)
 
@@ -193,3 +194,23 @@ def test_queries_and_audit_read_files_of_both_shapes(site: LakeSite) -> None:
             assert sum(daily_bars(engine, some)["trades"].to_pylist()) == 8
     report = audit_lake(site.settings)
     assert report.balanced, report
+
+
+def test_files_of_both_shapes_are_merged_and_rolled_back(site: LakeSite) -> None:
+    """Upkeep makes one file of them with every column, equal row by row; a table rolled back to before the column takes it again."""
+    worker = site.started()
+    for number in range(12):
+        one = window(number, number, number + 1) if number % 3 else grown(number, number, number + 1)
+        worker.commit(worker.write(one), soon())
+    before = by_offset(site, "fee", "trade_id", "price")
+    upkeep = compaction(site, worker)
+    (job,) = upkeep.plan(is_whole=True)
+    assert upkeep.run(job).has_landed
+    assert by_offset(site, "fee", "trade_id", "price") == before
+    oldest = site.stranger().metadata.snapshots[2].snapshot_id
+    site.stranger().manage_snapshots().set_current_snapshot(snapshot_id=oldest).commit()
+    again = site.worker()
+    taken = again.head().vector[TP].next
+    again.commit(again.write(grown(20, taken, taken + 1, value=9)), soon())
+    assert by_offset(site, "fee")[taken] == (Decimal(9),)
+    assert len(site.stranger().metadata.schemas) == 2
