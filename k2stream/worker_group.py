@@ -1,4 +1,4 @@
-"""Workers of one consumer group on one machine: each a process with a home, port and log of its own, all on one log, table and state."""
+"""Workers of one consumer group on one machine: each a process with a port and log of its own, all on one log, table and state."""
 
 import os
 import signal
@@ -23,12 +23,12 @@ class WorkerGroup:
     to be named (K2_BROKER, K2_REDIS_URL): one process at a time reads the embedded log, and a worker's own Redis is its own.
     """
 
-    def __init__(self, folder: Path, environment: Mapping[str, str], *, root: Path) -> None:
-        """`root`: the folder in which Faust finds `agents`."""
-        self.folder, self.root = folder.absolute(), root
-        self.shared = Home.open(self.folder / "shared").path
+    def __init__(self, folder: Path, environment: Mapping[str, str], *, root: Path, home: Path | None = None) -> None:
+        """`root`: the folder in which Faust finds `agents`; `home`: that of all workers, and nothing else is shared; without it each has its own."""
+        self.folder, self.root, self.home = folder.absolute(), root, home
+        self.shared = home or Home.open(self.folder / "shared").path
         tables = {"K2_CATALOG_URI": f"sqlite:///{self.shared / 'catalog.db'}", "K2_WAREHOUSE": str(self.shared / "warehouse")}
-        self.environment = {**tables, **environment}
+        self.environment = {**({} if home else tables), **environment}
         self._workers: list[WorkerProcess] = []
         self._suspended: set[int] = set()
 
@@ -52,6 +52,7 @@ class WorkerGroup:
         """A new process for a worker that ended, in its old home."""
         if self._workers[number].exit_code() is None:
             raise K2Error(f"worker {number} still runs; stop or kill it first.")
+        self._suspended.discard(number)
         self._workers[number] = self._process(number, environment)
 
     def worker(self, number: int) -> WorkerProcess:
@@ -117,11 +118,14 @@ class WorkerGroup:
             self.stop(number)
 
     def _process(self, number: int, environment: Mapping[str, str]) -> WorkerProcess:
+        own = {**self.environment, **environment}
+        if self.home is not None:
+            return WorkerProcess(home=self.home, root=self.root, log_path=self.folder / f"worker-{number}.log", environment=own)
         home = Home.open(self.folder / f"worker-{number}").path
         schemas = home / "schemas"
         if "K2_REGISTRY_URL" not in self.environment and not schemas.is_symlink():
             schemas.symlink_to(self.shared / "schemas")
-        return WorkerProcess(home=home, root=self.root, log_path=home / "worker.log", environment={**self.environment, **environment})
+        return WorkerProcess(home=home, root=self.root, log_path=home / "worker.log", environment=own)
 
 
 def partitions_of(state: Mapping[str, Any] | None, data_type: str = "trades") -> list[dict[str, Any]]:  # JSON of /state

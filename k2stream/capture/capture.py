@@ -33,7 +33,7 @@ from k2stream.capture.stages import Stages
 from k2stream.capture.start import head_with
 from k2stream.clock import Clock, Deadline
 from k2stream.dedup.seen import RecentWindows
-from k2stream.errors import Fenced, K2Error, Outraced, RegistryUnavailable
+from k2stream.errors import Fenced, K2Error, Outraced, RegistryUnavailable, TransportError
 from k2stream.health import Health
 from k2stream.pipeline import Settled
 from k2stream.records import Batch, TopicPartition
@@ -43,10 +43,8 @@ from k2stream.window import OpenWindow
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
-TICK_SECONDS = 0.05
-QUIET_SECONDS = 0.01
-POSITION_CHECK_SECONDS = 10.0
-LOG_ENDS_SECONDS = 0.5
+TICK_SECONDS, QUIET_SECONDS = 0.05, 0.01
+POSITION_CHECK_SECONDS, LOG_ENDS_SECONDS, LOG_AWAY_SECONDS = 10.0, 0.5, 1.0
 STRIKES = 3
 """Failures in a row without a commit between them before a partition, or the worker, stops."""
 
@@ -255,6 +253,10 @@ class Capture:
                 await self.restart(str(exc))
             elif isinstance(exc, Outraced):  # the table goes on, so it is no failure, however often it happens
                 await self.restart(str(exc))
+            elif isinstance(exc, TransportError) and exc.is_retriable:  # letters found no log: however often it goes away, that ends no worker
+                self.health.red("capture", f"sink: {exc}")
+                await asyncio.sleep(LOG_AWAY_SECONDS)
+                await self.restart(str(exc), era=era)
             else:
                 await self._strike(None, exc)
         finally:
@@ -286,8 +288,7 @@ class Capture:
     def _done(self, window: OpenWindow, closing: sink.Closing, settled: Settled, head: Head) -> None:
         """Step 7: acks follow the table, they never lead it."""
         self._committed.update({tp: span[1] for tp, span in settled.spans.items()})
-        era = self._era
-        self._intake.mark(closing.memory.seen, settled, window.number, lambda: era == self._era)
+        self._intake.mark(closing.memory.seen, settled, window.number, lambda era=self._era: era == self._era)  # type: ignore[misc] # lambda default
         for batch in window.batches:
             self.edges.consumer().ack_batch(batch)
         self.edges.on_step("7.after")

@@ -11,6 +11,7 @@ from typing import Any
 import structlog
 
 from k2stream.records import TopicPartition
+from k2stream.worker_group import WorkerGroup, partitions_of
 from k2stream.worker_process import WorkerProcess
 
 log = structlog.get_logger(__name__)
@@ -50,6 +51,7 @@ class Member:
 
     @property
     def log_path(self) -> Path:
+        """Of all workers that ever filled it."""
         return self.folder / f"{self.name}.log"
 
     def is_alive(self) -> bool:
@@ -61,15 +63,16 @@ class Member:
 
     def partitions(self) -> set[TopicPartition]:
         """What it owns and commits, by its own word."""
-        said = self.state().get("trades", {}).get("partitions", ())
-        return {TopicPartition(p["topic"], p["partition"]) for p in said}
+        return {TopicPartition(p["topic"], p["partition"]) for p in partitions_of(self.state())}
 
 
 class Crew:
-    """Everything is done by the thread that made it: a worker dies with the thread that started it."""
+    """A group of workers, by their places. Everything is done by the thread that made it: a worker dies with the thread that started it."""
 
     def __init__(self, folder: Path, root: Path, home: Path, environment: Mapping[str, str], *, workers: int) -> None:
-        self._root, self._home, self._environment = root, home, dict(environment)
+        self._group = WorkerGroup(folder, environment, root=root, home=home)
+        self._numbers: dict[str, int] = {}
+        """Of the group's workers, by their places' names."""
         self.members = [Member(f"worker-{n}", folder) for n in range(workers)]
         self.deaths: list[Death] = []
         """Ends that nobody caused; a crew without any is what is hoped for."""
@@ -85,8 +88,12 @@ class Crew:
 
     def start(self, member: Member) -> None:
         """A new worker in its place."""
-        environment = {**self._environment, **member.extra, "K2_CRASH_AT": f"@{member.order}"}
-        member.process = WorkerProcess(home=self._home, root=self._root, log_path=member.log_path, environment=environment)
+        environment = {**member.extra, "K2_CRASH_AT": f"@{member.order}"}
+        if member.name in self._numbers:
+            self._group.start_again(self._numbers[member.name], **environment)
+        else:
+            self._numbers[member.name] = self._group.start(**environment)
+        member.process = self._group.worker(self._numbers[member.name])
         member.is_away = member.is_expected_to_end = False
         member.starts += 1
         self.starts += 1

@@ -13,6 +13,7 @@ from k2stream.capture.edges import Edges
 from k2stream.capture.plan import Plan
 from k2stream.clock import Deadline, SystemClock
 from k2stream.dedup.bloom import SeenFilter
+from k2stream.errors import TransportError
 from k2stream.gaps import Tracker
 from k2stream.health import Health
 from k2stream.query.engine import Engine
@@ -20,9 +21,9 @@ from k2stream.query.origin import rows_of
 from k2stream.query.seen import TableSeen
 from k2stream.records import Batch, LogBatch, TopicPartition
 from k2stream.state.memory import MemoryStore
-from k2stream.testing import trade_rows
+from k2stream.testing import a_reject, trade_rows
 from k2stream.validate import Limits
-from k2stream.verdict import Decoded
+from k2stream.verdict import Decoded, Reject
 from k2stream.window import WindowLimits
 from tests.integration.lake_site import LakeSite, soon, window
 
@@ -41,6 +42,11 @@ class HandLog:
         self.released: list[Batch] = []
         """Judged, and in the open window if they count."""
         self.restarted: list[set[TopicPartition]] = []
+        self.bad: set[tuple[TopicPartition, int]] = set()
+        """Records that become letters."""
+        self.letters: set[tuple[TopicPartition, int]] = set()
+        self.is_away = False
+        """True while it takes no letters."""
 
     def begin_epoch(self, tps: Iterable[TopicPartition]) -> None:
         for tp in tps:
@@ -80,7 +86,16 @@ class HandLog:
 
     def decode_many(self, batches: Sequence[Batch]) -> list[Decoded]:
         self.decoded += [(b.tp, o) for b in batches for o in range(b.first_offset, b.next_offset)]
-        return [Decoded(trade_rows([self.row(b.tp, o) for o in range(b.first_offset, b.next_offset)])) for b in batches]
+        return [self._decoded(b.tp, range(b.first_offset, b.next_offset)) for b in batches]
+
+    def _decoded(self, tp: TopicPartition, offsets: range) -> Decoded:
+        rejects = tuple(a_reject(tp.topic, tp.partition, o) for o in offsets if (tp, o) in self.bad)
+        return Decoded(trade_rows([self.row(tp, o) for o in offsets if (tp, o) not in self.bad]), rejects)
+
+    async def publish(self, rejects: Sequence[Reject]) -> None:
+        if self.is_away:
+            raise TransportError("the log is away")
+        self.letters |= {(TopicPartition(r.topic, r.partition), r.offset) for r in rejects}
 
     def row(self, tp: TopicPartition, offset: int) -> dict[str, object]:
         return {"trade_id": f"ASX-{tp.partition}-{offset}", "source_sequence": offset + 1, "partition": tp.partition, "offset": offset}
@@ -119,7 +134,7 @@ class Scene:
             lookup=TableSeen(self.table.files, HOUR_US, engine=engine),
             rows_of=lambda snapshot_id, tp, first, last: rows_of(self.table.files(snapshot_id), TopicPartition(*tp), first, last, engine=engine),
             store=MemoryStore(),
-            letters=self.no_letters,
+            letters=self.log.publish,
             on_step=self.barrier,
         )
         plan = Plan(
@@ -132,9 +147,6 @@ class Scene:
             new_tracker=lambda: Tracker("trades", 10),
         )
         self.capture = Capture(plan, edges, clock=SystemClock(), health=Health(), on_fatal=self.fatal.append)
-
-    async def no_letters(self, rejects: object) -> None:
-        """No record of this log is bad."""
 
     async def assign(self, *tps: TopicPartition) -> dict[TopicPartition, int]:
         """What Faust does once a rebalance is over: epochs begin, positions are asked for."""
