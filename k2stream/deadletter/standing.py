@@ -35,7 +35,7 @@ class DeadLetters:
     """Letters, trail and tables of one lake; every call blocks. Reads are of now, each call anew."""
 
     def __init__(self, settings: Settings, *, clock: Clock | None = None, who: str | None = None) -> None:
-        """Opens the catalog and the table `replays`, made where it is missing; raises LakeError."""
+        """Opens the catalog; raises LakeError. The table `replays` is made by the first that is written to it."""
         self.settings, self.clock = settings, clock or SystemClock()
         self.who = who or user()
         with ExitStack() as stack:

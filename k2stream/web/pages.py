@@ -1,4 +1,4 @@
-"""The worker's own pages beside Faust's: /state, /healthz, /livez and /metrics."""
+"""The worker's own pages beside Faust's: see PAGES."""
 
 from collections.abc import Mapping
 from typing import Any, cast
@@ -8,9 +8,10 @@ from faust.web import Request, Response, View
 
 from k2stream import metrics
 from k2stream.app import K2App
+from k2stream.deadletter.reasons import REASONS
 from k2stream.instruments.lookup import Instrument, is_listed, key_of
 
-PAGES = ("/state", "/healthz", "/livez", "/metrics", "/instruments")
+PAGES = ("/state", "/healthz", "/livez", "/metrics", "/instruments", "/reasons")
 """Every page k2stream adds to the worker's web server."""
 
 
@@ -37,6 +38,10 @@ def add_pages(app: K2App) -> None:
         if key not in live:  # get() would give the table's default
             return _json(view, {"error": f"no instrument {symbol!r} of {exchange!r}"}, status=404)
         return _json(view, live[key])
+
+    @app.page("/reasons", name="reasons")
+    async def reasons(view: View, request: Request) -> Response:
+        return _json(view, {reason.value: known._asdict() for reason, known in REASONS.items()})
 
     @app.page("/livez", name="livez")
     async def livez(view: View, request: Request) -> Response:

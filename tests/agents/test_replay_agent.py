@@ -1,7 +1,9 @@
 """The replay agent: an application of its own, which sends letters back once they would pass, and never before."""
 
 import asyncio
+import json
 import time
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,7 @@ from k2stream.testing import trade_rows
 from k2stream.topics import TopicName
 from k2stream.transport.open import open_sink
 from k2stream.transport.sink import Outgoing
+from k2stream.verdict import Reason
 from k2stream.worker_process import WorkerProcess
 
 ROOT = Path(__file__).parents[2]
@@ -69,4 +72,6 @@ def test_a_letter_goes_back_when_its_schema_is_there(tmp_path: Path) -> None:
         state = agent.state()
         assert state is not None
         assert state["healthy"], state["causes"]
+        with urllib.request.urlopen(f"http://127.0.0.1:{agent.port}/reasons", timeout=30) as answer:
+            assert set(json.loads(answer.read())) == {reason.value for reason in Reason}
         assert agent.stop() == 0, agent.last_lines(20)

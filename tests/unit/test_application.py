@@ -57,4 +57,4 @@ def test_the_exact_set_of_tables(declared: Mapping[str, object]) -> None:
 
 def test_the_exact_set_of_pages(declared: Mapping[str, object]) -> None:
     """Beside Faust's own."""
-    assert declared["pages"] == ["/healthz", "/instruments", "/livez", "/metrics", "/state"]
+    assert declared["pages"] == ["/healthz", "/instruments", "/livez", "/metrics", "/reasons", "/state"]
