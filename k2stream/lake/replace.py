@@ -97,7 +97,7 @@ class Replacing:
         window, whole = self._staged.window, window_on(head, self._staged)
         table = self._table()
         with translated("replace partitions of", table.location()):
-            parts = [self._replaced(table, partition, paths) for partition, paths in self._inputs(table).items()]
+            parts = [self._replaced(table, head.vector, partition, paths) for partition, paths in self._inputs(table).items()]
             self._sync([part.file.file_path for part in parts if part.file is not None])
         self._on_step("2.merged")
         gained = sum((part.gained for part in parts), Counter[TopicPartition]())
@@ -127,16 +127,16 @@ class Replacing:
             found[tuple(file.partition[i] for i in range(len(file.partition)))].append(path)
         return {partition: tuple(sorted(found[partition])) for partition in self._changes}
 
-    def _replaced(self, table: Table, partition: Partition, paths: tuple[str, ...]) -> Replaced:
+    def _replaced(self, table: Table, vector: Vector, partition: Partition, paths: tuple[str, ...]) -> Replaced:
         if (partition, paths) not in self._merged:
-            self._merged[partition, paths] = self._merge(table, partition, paths)
+            self._merged[partition, paths] = self._merge(table, vector, partition, paths)
         return self._merged[partition, paths]
 
-    def _merge(self, table: Table, partition: Partition, paths: tuple[str, ...]) -> Replaced:
+    def _merge(self, table: Table, vector: Vector, partition: Partition, paths: tuple[str, ...]) -> Replaced:
         held = pa.concat_tables([KEPT.empty_table(), *(_read(table, path) for path in paths)])
         after = merged(held, self._changes[partition])
-        gained = _origins(after)
-        gained.subtract(_origins(held))
+        gained = _origins(after, vector)
+        gained.subtract(_origins(held, vector))
         return Replaced(paths, self._write(table, partition, after) if after.num_rows else None, gained)
 
     def _write(self, table: Table, partition: Partition, rows: pa.Table) -> DataFile:
@@ -155,10 +155,19 @@ def _read(table: Table, path: str) -> pa.Table:
         return pq.read_table(stream).select(KEPT.names).cast(KEPT)
 
 
-def _origins(rows: pa.Table) -> Counter[TopicPartition]:
-    """How many rows come from each partition of the log."""
-    counts = rows.group_by(["topic", "partition"]).aggregate([([], "count_all")]).to_pylist()
-    return Counter({TopicPartition(row["topic"], row["partition"]): row["count_all"] for row in counts})
+def _origins(rows: pa.Table, vector: Vector) -> Counter[TopicPartition]:
+    """How many rows come from each partition of the log, as far as its ledger counts: not from before an adoption."""
+    counts: Counter[TopicPartition] = Counter()
+    for found in rows.group_by(["topic", "partition"]).aggregate([("offset", "min"), ([], "count_all")]).to_pylist():
+        tp = TopicPartition(found["topic"], found["partition"])
+        if tp in vector:
+            counts[tp] = found["count_all"] if found["offset_min"] >= vector[tp].start else _from_start(rows, tp, vector[tp].start)
+    return counts
+
+
+def _from_start(rows: pa.Table, tp: TopicPartition, start: int) -> int:
+    is_its = pc.and_(pc.equal(rows["topic"], tp.topic), pc.equal(rows["partition"], tp.partition))
+    return int(pc.sum(pc.and_(is_its, pc.greater_equal(rows["offset"], start))).as_py())
 
 
 def _retired(vector: Vector, taken: Mapping[TopicPartition, int]) -> Vector:

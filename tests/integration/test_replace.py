@@ -147,6 +147,23 @@ def test_upkeep_knows_how_the_table_is_cut(site: LakeSite) -> None:
     assert (found.partition_by, found.buckets, found.sort_by, found.day_of) == (declared.partition_by, declared.buckets, declared.sort_by, None)
 
 
+def test_rows_of_before_an_adoption_are_replaced_and_not_counted(site: LakeSite) -> None:
+    """The new count begins with nothing, so what goes of the old rows is no part of it."""
+    table = lake(site)
+    put(table, 0, [{"company_name": "old"}, {"company_id": "other"}])
+    stranger = site.stranger("instruments")
+    stranger.append(stranger.scan().to_arrow().slice(0, 0))
+    expired = site.stranger("instruments")
+    for snapshot in expired.metadata.snapshots[:-1]:
+        expired.maintenance.expire_snapshots().by_id(snapshot.snapshot_id).commit()
+    adopted = lake(site)
+    adopted.adopt(soon())
+    assert adopted.head().vector[TP].start == 2
+    put(adopted, 2, [{"company_name": "new"}])
+    assert adopted.head().vector[TP].counts == Counts(rows=1, retired=0)
+    assert names(site) == {"ASX/7078": "new", "ASX/other": "BHP BILLITON LTD"}
+
+
 class Died(Exception):
     """The worker of this test."""
 
