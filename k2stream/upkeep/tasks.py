@@ -62,12 +62,12 @@ class Upkeep:
 
     def __init__(self, settings: Settings, *, clock: Clock | None = None, on_step: Callable[[str], None] = no_step, turn: Turn = no_turn) -> None:
         self._settings, self._clock, self._on_step, self._turn = settings, clock or SystemClock(), on_step, turn
-        self._catalog = open_catalog(settings)
+        self.catalog = open_catalog(settings)
         self.spill = settings.home_path("upkeep")
 
     def tables(self, only: str | None = None) -> list[str]:
         """Names of the tables there are; raises LakeError if `only` is none of them."""
-        names = tables_of(self._catalog, self._settings)
+        names = tables_of(self.catalog, self._settings)
         if only is not None and only not in names:
             there = ", ".join(names) or "none yet, a worker makes them when it starts"
             raise LakeError(f"{self._settings.namespace} has no table {only}. Name one of these: {there}.")
@@ -108,7 +108,7 @@ class Upkeep:
             expiry = Expiry(
                 committer,
                 kept=self._settings.snapshots_kept,
-                is_taken=Taken(self._catalog, self._settings),
+                is_taken=Taken(self.catalog, self._settings),
                 referenced=lambda files: files,  # those that nothing names are found as orphans, when no reader has them open
                 before_ms=before_ms,
             )
@@ -147,7 +147,7 @@ class Upkeep:
             rule = f"expected {least} or more, or duplicates of what is gone would be new (K2_DEDUP_HORIZON_MS)"
             raise SettingsError(f"Retention of {table} is {days} days: {rule}. Mend K2_KEEP_DAYS.")
         with _told(report):
-            reader = TableReader(self._catalog, self._settings, table)
+            reader = TableReader(self.catalog, self._settings, table)
             task = Retention(
                 self._committer(table, "retire.2"),
                 lambda name, tp: found[0] if (found := reader.tracker_blob(name, tp)) else None,
@@ -177,10 +177,10 @@ class Upkeep:
 
     def close(self) -> None:
         """Give the catalog's connections back."""
-        self._catalog.close()
+        self.catalog.close()
 
     def _committer(self, table: str, step: str) -> Committer:
-        committer = Committer(self._catalog, (self._settings.namespace, table), worker_id="upkeep", on_step=self._on_step, step=step)
+        committer = Committer(self.catalog, (self._settings.namespace, table), worker_id="upkeep", on_step=self._on_step, step=step)
         committer.turn_of = self._turn
         return committer
 

@@ -2,7 +2,6 @@
 
 import os
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,7 +16,7 @@ from k2stream.query.engine import Engine
 from k2stream.upkeep.tasks import Upkeep, keep_days_of
 from tests.integration.conftest import Place
 from tests.integration.lake_site import TP, LakeSite, soon, window
-from tests.integration.upkeep_site import filled
+from tests.integration.upkeep_site import filled, upkeep_of
 
 DAY_US = 86_400_000_000
 OLD_DAY = 1_394_400_000_000_000 // DAY_US
@@ -40,19 +39,13 @@ def site(tmp_path: Path, place: Place) -> LakeSite:
 
 
 @pytest.fixture
-def upkeep(site: LakeSite) -> Iterator[Upkeep]:
-    yield from opened(site)
-
-
-def opened(site: LakeSite, **arguments: object) -> Iterator[Upkeep]:
-    upkeep = Upkeep(site.settings, **arguments)  # type: ignore[arg-type]
-    yield upkeep
-    upkeep.close()
+def upkeep(site: LakeSite) -> Upkeep:
+    return upkeep_of(site)
 
 
 def later(site: LakeSite, days: float) -> Upkeep:
     """Upkeep that runs so much later."""
-    return next(opened(site, clock=Later(int(days * DAY_US))))
+    return upkeep_of(site, clock=Later(int(days * DAY_US)))
 
 
 def balanced(site: LakeSite, lake: TradesLake) -> bool:

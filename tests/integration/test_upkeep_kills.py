@@ -14,10 +14,9 @@ from k2stream.lake.listing import plain
 from k2stream.lake.offsets import Counts
 from k2stream.lake.orphans import named_by
 from k2stream.query.engine import Engine
-from k2stream.upkeep.tasks import Upkeep
 from tests.integration.lake_site import TP, LakeSite, soon, window
 from tests.integration.test_upkeep import later
-from tests.integration.upkeep_site import filled, sorted_rows
+from tests.integration.upkeep_site import filled, sorted_rows, upkeep_of
 
 COMPACT_STEPS = ("compact.1.written", "compact.2.checked", "compact.3.head", "compact.3.before", "compact.3.after")
 RETIRE_STEPS = ("retire.1.counted", "retire.2.head", "retire.2.before", "retire.2.after")
@@ -62,7 +61,7 @@ def test_compaction_killed_at_a_step_leaves_a_good_table(site: LakeSite, step: s
     killed_at(step, site, "compact")
     assert sorted_rows(site).equals(before)
     assert_good(site)
-    report = Upkeep(site.settings).compact("trades", is_whole=True)
+    report = upkeep_of(site).compact("trades", is_whole=True)
     assert report.counts["files_before"] == (0 if step == "compact.3.after" else 4)
     assert site.snapshots("compaction") == 1
     assert sorted_rows(site).equals(before)
@@ -78,7 +77,7 @@ def test_retention_killed_at_a_step_counts_each_row_once(site: LakeSite, step: s
     worker.commit(worker.write(window(5, 12, 15, tracker=b"state", timestamp=time.time_ns() // 1000)), soon())
     killed_at(step, site, "retention", "--table", "trades", "--days", "9")
     assert_good(site)
-    Upkeep(site.settings).retain("trades", 9)
+    upkeep_of(site).retain("trades", 9)
     assert_good(site)
     assert worker.head().vector[TP].counts == Counts(rows=15, retired=12)
     assert site.offsets() == [12, 13, 14]
