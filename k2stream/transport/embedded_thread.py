@@ -94,8 +94,12 @@ class LogThread(ConsumerThread):
         wanted = frozenset(TP(name, p) for name, info in topics.items() for p in range(info.partitions))
         if self.app.client_only:
             await self._read_without_a_group(wanted)
-        elif wanted != self._assigned:
+        elif wanted != self._assigned and self._has_changelogs(topics):
             await self._rebalance(wanted, topics)
+
+    def _has_changelogs(self, topics: Mapping[str, TopicInfo]) -> bool:
+        """False until Faust has declared its tables' changelogs: its assignor fails on a global table whose changelog is not there yet."""
+        return topics.keys() >= self.app.tables.changelog_topics
 
     async def _rebalance(self, wanted: frozenset[TP], topics: Mapping[str, TopicInfo]) -> None:
         """Eager, as Faust expects it: all are revoked, then all are assigned."""
