@@ -9,6 +9,7 @@ import pytest
 
 from k2stream.chaos.crew import Member
 from k2stream.chaos.machine_faults import find_faketime, give_clock
+from k2stream.transport.ends import ends_of
 from tests.services.rebalance_site import crew
 
 HOURS = 3
@@ -34,4 +35,7 @@ def test_a_worker_hours_ahead_of_its_broker_goes_on(fresh_kafka: str, tmp_path: 
         seen = sum(letters().values())
         this.wait(lambda: sum(letters().values()) > seen, 120, "letters are counted no more")
         assert this.group.running() == [0]
+        settings = this.group.settings()
+        assert sum(ends_of(settings, [f"{settings.app_id}-letters-changelog"]).values()) > 0
         this.finish()
+        assert "InvalidTimestampError" not in this.group.worker(0).log_path.read_text(encoding="utf-8", errors="replace")
