@@ -76,7 +76,7 @@ def test_make_help_lists_what_the_readme_uses() -> None:
     told = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     tests = {"test", "test-consistency", "test-services", "soak", "gap-storm", "check", "check-deploy"}
     targets = {"help", "setup", "demo", "services", "env", "bench", "bench-conflicts", "bench-kafka", "bench-latency", "bench-growth", "clean"}
-    targets |= {"bench-publisher", "bench-replay", "bench-poison", *tests}
+    targets |= {"bench-publisher", "bench-replay", "bench-poison", "bench-compaction", "bench-day", *tests}
     assert set(re.findall(r"^make ([\w-]+)", told, re.MULTILINE)) == targets
 
 
