@@ -110,6 +110,8 @@ class Figures:
     records: int
     seconds: float
     records_per_second: float
+    cpu_us_per_record: float
+    """Of the worker, its start left out: what a busy machine does not spoil."""
     counts: dict[str, int]
     rss_first_mb: float
     """Of the worker when a third was through; the most it held afterwards must be near it."""
@@ -165,7 +167,8 @@ def run(home: Path, records: int) -> Figures:
     ends = market.hold_back(home)
     worker = WorkerProcess(home=home, root=ROOT, log_path=home / "worker.log", environment=dict(ENVIRONMENT))
     try:
-        wait_until_ready([worker])
+        before = wait_until_ready([worker])[0]["process"]["cpu_seconds"]
+        cpu = before
         started, process = time.perf_counter(), psutil.Process(worker.pid)
         market.let_go(home, ends)
         counts, first, peak = Counter[str](), 0.0, 0.0
@@ -174,6 +177,7 @@ def run(home: Path, records: int) -> Figures:
                 raise K2Error(f"after {time.perf_counter() - started:.0f} s only {dict(counts)} of {records}:\n{worker.last_lines(20)}")
             state = worker.state()
             if state is not None:
+                cpu = state["process"]["cpu_seconds"]
                 counts = Counter({name: state["trades"]["since_start"][name] for name in COUNTED})
             rss = process.memory_info().rss / (1 << 20)
             peak = max(peak, rss)
@@ -183,7 +187,8 @@ def run(home: Path, records: int) -> Figures:
     finally:
         code = worker.stop()
     faults = [] if code == 0 else [f"the worker ended with code {code}: {worker.last_lines(20)}"]
-    return Figures(records, round(seconds, 2), round(records / seconds), dict(counts), round(first), round(peak), faults)
+    cpu_us = round((cpu - before) / records * 1e6, 1)
+    return Figures(records, round(seconds, 2), round(records / seconds), cpu_us, dict(counts), round(first), round(peak), faults)
 
 
 def check(home: Path, clean: set[str], figures: Figures) -> None:
@@ -197,7 +202,8 @@ def check(home: Path, clean: set[str], figures: Figures) -> None:
         Engine() as engine,
     ):
         head = trades.head()
-        ids = engine.ask(CLEAN_IDS, files=trades.files(head.snapshot_id))["message_id"].to_pylist() if head.snapshot_id else []
+        held = trades.files(head.snapshot_id) if head.snapshot_id else []
+        ids = engine.ask(CLEAN_IDS, files=held)["message_id"].to_pylist() if held else []
         snapshot = letters.load().current_snapshot()
         kept = letters.files(snapshot.snapshot_id) if snapshot else []
         origins = engine.ask("SELECT origin FROM read_parquet($files, hive_partitioning = false)", files=kept)["origin"].to_pylist() if kept else []
