@@ -12,6 +12,7 @@ from k2stream.app import K2App
 from k2stream.wiring import open_capture
 from tables.lake.dead_letters import DEAD_LETTERS
 from tables.lake.gaps import GAPS
+from tables.lake.quality import QUALITY
 from tables.lake.quotes import QUOTES
 
 quote_batches = app.batch_topic("quotes", app.settings.topics)
@@ -19,7 +20,7 @@ quote_batches = app.batch_topic("quotes", app.settings.topics)
 
 @app.on_topic("quotes")
 def open_quotes(app: K2App) -> None:
-    app.captures["quotes"] = open_capture(app, "quotes", QUOTES, GAPS, DEAD_LETTERS)
+    app.captures["quotes"] = open_capture(app, "quotes", QUOTES, GAPS, DEAD_LETTERS, QUALITY)
 
 
 @app.agent(quote_batches, name="quotes")

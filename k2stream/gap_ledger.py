@@ -92,7 +92,10 @@ def how_complete(
     end: datetime | None = None,
 ) -> pa.Table:
     """As k2stream.query.completeness.COMPLETENESS, of the tables as they are now. Raises QueryError, LakeError."""
-    ledger = Ledger(files_of(settings, data_type), files_of(settings, "gaps"), data_type=data_type)
+    with closing(TableReader.open_reader(settings, data_type)) as rows:
+        gaps, quality = rows.beside("gaps"), rows.beside("quality")
+        flags = quality.newest_files() if quality.exists() else ()  # nobody looked at rows here
+        ledger = Ledger(rows.newest_files(), gaps.newest_files(), flags, data_type=data_type)
     with Engine.of(settings) as engine:
         return completeness(engine, ledger, interval_seconds=interval_seconds, symbol=symbol, exchange=exchange, start=start, end=end)
 

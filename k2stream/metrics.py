@@ -67,6 +67,7 @@ MARKERS = Counter("k2_markers", "Session starts and reconnects told by feeds", [
 HOLES = Counter("k2_holes", "Offsets without a record, each explained", ["data_type"], registry=REGISTRY)
 GAP_EVENTS = Counter("k2_gap_events", "Sequence gaps opened, shrunk and filled, and resets", ["data_type", "kind"], registry=REGISTRY)
 UNKNOWN_INSTRUMENTS = Counter("k2_unknown_instrument_rows", "Rows of symbols without reference data; `/state` names them", ["data_type"], registry=REGISTRY)
+QUALITY_FLAGS = Counter("k2_quality_flags", "What was odd about committed rows, and duplicates, by flag", ["data_type", "flag"], registry=REGISTRY)
 FETCHED_BYTES = Counter("k2_fetched_bytes", "Bytes of log batches as fetched, compressed", ["data_type"], registry=REGISTRY)
 DECODED_BYTES = Counter("k2_decoded_bytes", "Bytes of committed windows as decoded, in memory", ["data_type"], registry=REGISTRY)
 
@@ -115,7 +116,7 @@ UNHEALTHY = Gauge("k2_unhealthy", "1 for each kind of cause that /healthz names 
 ProcessCollector(registry=REGISTRY)
 
 
-def begin(data_type: str, *, reasons: Iterable[str], kinds: Iterable[str]) -> None:
+def begin(data_type: str, *, reasons: Iterable[str], kinds: Iterable[str], flags: Iterable[str] = ()) -> None:
     """Show a data type's counters at nothing: one that is born with its first event hides it from every rate."""
     for counter in (ROWS, DUPLICATES, MARKERS, HOLES, FETCHED_BYTES, DECODED_BYTES, COMMITS, FENCED, RESTARTS, STOPPED, LAST_COMMIT):
         counter.labels(data_type)
@@ -123,6 +124,8 @@ def begin(data_type: str, *, reasons: Iterable[str], kinds: Iterable[str]) -> No
         DEAD_LETTERS.labels(data_type, reason)
     for kind in kinds:
         GAP_EVENTS.labels(data_type, kind)
+    for flag in flags:
+        QUALITY_FLAGS.labels(data_type, flag)
 
 
 def show_health(causes: Iterable[str]) -> None:

@@ -8,7 +8,7 @@ Pure: no I/O, no clock. What was decided here is decided once; the commit only w
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +20,7 @@ from k2stream.dedup.seen import RecentWindows, repeats
 from k2stream.errors import UnexplainedHole
 from k2stream.gaps import Notes, Tracker
 from k2stream.lake.offsets import Counts
+from k2stream.quality.flags import FLAGS
 from k2stream.records import Batch, Kind, Record, TopicPartition, records_at
 from k2stream.rows import joined, key_columns, own_columns
 from k2stream.validate import Invalid, Limits, validate
@@ -61,6 +62,10 @@ class Settled:
     rejects: tuple[Reject, ...]
     has_notes: bool
     """True if the tracker now knows what the table's rows cannot tell: markers, rejects, resets."""
+    doubles: pa.Table | None = None
+    """Records whose native id was there already, as rows; None without any."""
+    flags: pa.Table = field(default_factory=FLAGS.empty_table)
+    """What is odd about rows and doubles; told by k2stream.quality."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +147,7 @@ def settle(asked: Asked, answers: NDArray[np.bool_], tracker: Tracker) -> Settle
     )
     events = tracker.settle(new, notes)
     return Settled(
+        doubles=asked.rows.filter(pa.array(duplicate)) if duplicate.any() else None,
         rows=new,
         keys=asked.keys[~duplicate],
         times_us=event_times_us(new),

@@ -35,6 +35,7 @@ from k2stream.lake.local import is_of_this_machine
 from k2stream.lake.replace import InstrumentsLake
 from k2stream.lake.table import TradesLake
 from k2stream.lake.turn import Turn
+from k2stream.quality.checks import Checks, Thresholds
 from k2stream.query.engine import Engine
 from k2stream.query.origin import ORIGINS, rows_of
 from k2stream.query.seen import TableSeen
@@ -65,10 +66,24 @@ def plan_of(settings: Settings, data_type: str) -> Plan:
         start=settings.start,
         new_filter=lambda: SeenFilter(settings.dedup_memory_bytes, settings.dedup_horizon_ms * 1000, settings.dedup_tolerance_ms * 1000),
         new_tracker=lambda: Tracker(data_type, settings.gap_small_rows),
+        new_checks=lambda: Checks(data_type, _thresholds(settings)) if settings.quality else None,
     )
 
 
-def open_capture(app: K2App, data_type: str, rows: TableDeclaration, events: TableDeclaration, dead_letters: TableDeclaration | None = None) -> Capture:
+def _thresholds(settings: Settings) -> Thresholds:
+    return Thresholds(
+        settings.quality_price_move_percent, settings.quality_price_deviations, settings.quality_volume_times, settings.quality_stale_ms * 1000
+    )
+
+
+def open_capture(
+    app: K2App,
+    data_type: str,
+    rows: TableDeclaration,
+    events: TableDeclaration,
+    dead_letters: TableDeclaration | None = None,
+    quality: TableDeclaration | None = None,
+) -> Capture:
     """Open table, state, registry and look-up; raises K2Error with one plain sentence where something is missing.
 
     Only the table must be there; the registry and Redis are asked from then on, and what they say is shown.
@@ -76,7 +91,7 @@ def open_capture(app: K2App, data_type: str, rows: TableDeclaration, events: Tab
     settings, clock, common = app.settings, SystemClock(), _common(app)
     on_step = on_step_of(settings.crash_at)
     with _local_trouble_ends():
-        table = TradesLake.open(settings, rows, events, dead_letters, clock=clock, on_step=on_step)
+        table = TradesLake.open(settings, rows, events, dead_letters, quality if settings.quality else None, clock=clock, on_step=on_step)
     common.join(table)
     native_id, box, engine = NATIVE_IDS[data_type], LetterBox(app.sink, settings.partitions), Engine.of(settings)
     edges = Edges(

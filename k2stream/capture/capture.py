@@ -117,7 +117,7 @@ class Capture:
 
     def _own(self, memory: Memory, tps: set[TopicPartition], kept: set[TopicPartition], epochs: Mapping[TopicPartition, int]) -> None:
         """Go on with these partitions, unless they were taken away meanwhile: then positions are asked for once more."""
-        self._closing = sink.Closing(memory, RecentWindows()) if self._closing is None else self._closing.of(memory, kept)
+        self._closing = sink.Closing(memory, RecentWindows(), self.plan.new_checks()) if self._closing is None else self._closing.of(memory, kept)
         self._committed = {tp: memory.head.vector[tp].next for tp in tps}
         self._position = {tp: self._position[tp] if tp in kept else self._committed[tp] for tp in tps}
         self._since = {tp: self._since[tp] if tp in kept else epochs[tp] for tp in tps}

@@ -1,7 +1,7 @@
 """A closed window's way into the table; every function blocks and runs in the sink thread, one window at a time."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import structlog
@@ -19,6 +19,7 @@ from k2stream.errors import K2Error, StateError
 from k2stream.lake.offsets import Mark
 from k2stream.lake.window import Window
 from k2stream.pipeline import Asked, Settled, ask, settle
+from k2stream.quality.checks import Checks
 from k2stream.records import TopicPartition
 from k2stream.rows import key_columns
 from k2stream.state.store import KeyChunk, Stamp, Update
@@ -36,6 +37,8 @@ class Closing:
 
     memory: Memory
     recent: RecentWindows
+    checks: Checks | None = None
+    """Knows what rows were like before; None: nothing is flagged."""
     dirty: set[TopicPartition] = field(default_factory=set)
     """Partitions whose streams changed since their newest tracker file."""
     commits: int = TRACKER_FILE_EVERY - 1
@@ -43,7 +46,9 @@ class Closing:
 
     def of(self, memory: Memory, kept: set[TopicPartition]) -> "Closing":
         """The same between two windows, with the memory of another assignment of which `kept` were here before."""
-        return Closing(memory, self.recent, self.dirty & kept, self.commits)
+        if self.checks is not None:
+            self.checks.keep(kept)
+        return Closing(memory, self.recent, self.checks, self.dirty & kept, self.commits)
 
 
 def settle_and_write(edges: Edges, closing: Closing, window: OpenWindow, stages: Stages) -> tuple[Settled, Staged]:
@@ -55,6 +60,8 @@ def settle_and_write(edges: Edges, closing: Closing, window: OpenWindow, stages:
         answers = _answers(edges, closing, asked)
     with stages.timed("gaps"):
         settled = settle(asked, answers, closing.memory.tracker)
+    with stages.timed("quality"):
+        settled = settled if closing.checks is None else replace(settled, flags=closing.checks.flag(settled.rows, settled.doubles))
     closing.recent.add(window.number, settled.keys)
     closing.dirty |= set(settled.spans)
     with stages.timed("write"):
@@ -87,6 +94,7 @@ def files_of(closing: Closing, window: OpenWindow, settled: Settled) -> Window:
         tracker=tracker,
         letters=letter_rows(map(letter_of, settled.rejects)) if settled.rejects else None,
         watermark_us=int(settled.times_us.max()) if len(settled.times_us) else None,
+        flags=settled.flags,
         marks={receipt.tp: Mark(*receipt.last_data) for receipt in window.batches if receipt.last_data is not None},
     )
 

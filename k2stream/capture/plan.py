@@ -9,6 +9,7 @@ from k2stream.capture.stages import Stages
 from k2stream.dedup.bloom import SeenFilter
 from k2stream.gaps import Tracker
 from k2stream.pipeline import Judging, Settled, judge_many
+from k2stream.quality.checks import Checks
 from k2stream.records import Batch
 from k2stream.validate import Limits
 from k2stream.verdict import Decoded, Judged
@@ -37,5 +38,7 @@ class Plan:
     """Batches of one topic as rows and rejects."""
     settle_and_write: SettleAndWrite = settle_and_write
     """A window decided, and its files."""
+    new_checks: Callable[[], Checks | None] = lambda: None
+    """What looks at rows that are good; begins anew with each life of the capture's memory."""
     on_committed: Callable[[Settled], None] = nobody_asks
     """Told of each window that is in the table, on the loop's thread."""

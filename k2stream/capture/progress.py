@@ -11,6 +11,8 @@ from k2stream.clock import Clock
 from k2stream.gaps import Kind
 from k2stream.lake.offsets import Counts, Vector
 from k2stream.pipeline import Settled
+from k2stream.quality.flags import Flag
+from k2stream.quality.tally import Tally
 from k2stream.records import TopicPartition
 from k2stream.verdict import Reason
 from k2stream.window import OpenWindow
@@ -24,6 +26,7 @@ class Progress:
     counts: Counts = field(default_factory=Counts)
     events: Counter[str] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
+    flags: Tally = field(default_factory=Tally)
     commits: int = 0
     restarts: int = 0
     last_commit_at: float | None = None
@@ -33,7 +36,7 @@ class Progress:
     owned: set[TopicPartition] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        metrics.begin(self.data_type, reasons=Reason, kinds=Kind)
+        metrics.begin(self.data_type, reasons=Reason, kinds=Kind, flags=Flag)
 
     def assigned(self, vector: Vector, tps: set[TopicPartition], log_ends: Mapping[TopicPartition, int]) -> None:
         self.vector, self.owned, self.log_ends = dict(vector), set(tps), dict(log_ends)
@@ -52,6 +55,8 @@ class Progress:
             self.counts += counts
         self.events.update(settled.events["kind"].to_pylist())
         self.reasons.update(r.reason.value for r in settled.rejects)
+        for flag, count in self.flags.add(settled.flags).items():
+            metrics.QUALITY_FLAGS.labels(self.data_type, flag).inc(count)
         self.commits += 1
         self.last_commit_at = now
         self.vector = dict(vector)
@@ -122,6 +127,7 @@ class Progress:
                 "rows": c.rows, "duplicates": c.duplicates, "dead_letters": c.dead_letters, "markers": c.markers, "holes": c.holes,
                 "commits": self.commits, "restarts": self.restarts, "gap_events": dict(self.events), "reasons": dict(self.reasons),
             },
+            "quality": self.flags.as_json(),
             "lag": self.lag(),
             "partitions": [
                 {

@@ -16,7 +16,7 @@ from k2stream.topics import TopicName
 from k2stream.transport.open import open_sink
 
 ASSET_CLASS = "crypto"
-TABLES = ("trades", "gaps", "dead_letters")
+TABLES = ("trades", "gaps", "dead_letters", "quality")
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,7 @@ from k2stream.lake.offsets import Entry, Stale, Vector, advanced, stale_partitio
 from k2stream.lake.outcome import Outcome, kind_of, outcome_of
 from k2stream.lake.overwrite import prepare_overwrite
 from k2stream.lake.pauses import Pauses
-from k2stream.lake.summary import COMMIT_ID, EVENTS_FILE, KIND, LETTERS_FILE, TRACKER_FILE, WORKER_ID, Carried
+from k2stream.lake.summary import COMMIT_ID, EVENTS_FILE, FLAGS_FILE, KIND, LETTERS_FILE, TRACKER_FILE, WORKER_ID, Carried
 from k2stream.lake.trouble import Conflict, sentence, translated, without_password
 from k2stream.lake.turn import Turn, no_turn
 from k2stream.lake.writer import Staged
@@ -269,6 +269,8 @@ def window_on(head: Head, staged: Staged) -> Addition:
         says[EVENTS_FILE] = staged.events_file
     if staged.letters_file is not None:
         says[LETTERS_FILE] = staged.letters_file
+    if staged.flags_file is not None:
+        says[FLAGS_FILE] = staged.flags_file
     if staged.tracker_file is not None:
         says[TRACKER_FILE] = staged.tracker_file
     return Addition(replace(head.carried, vector=vector, watermark_us=max(marks, default=None)), files=staged.files, says=says, columns=staged.columns)

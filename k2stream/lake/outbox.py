@@ -26,7 +26,7 @@ from k2stream.lake.files import FileLists
 from k2stream.lake.head import Head, head_of, summary_of
 from k2stream.lake.offsets import Entry, Vector, pack, unpack
 from k2stream.lake.parquet import ParquetFormat, Slice
-from k2stream.lake.summary import APPLIED_THROUGH, EVENTS_FILE, KIND, LETTERS_FILE, TAKEN_BELOW
+from k2stream.lake.summary import APPLIED_THROUGH, EVENTS_FILE, FLAGS_FILE, KIND, LETTERS_FILE, TAKEN_BELOW
 from k2stream.lake.trouble import translated
 from k2stream.lake.writer import data_folder
 from k2stream.records import TopicPartition
@@ -45,11 +45,14 @@ class Parcel:
     """Column that names a row of it: no id is taken twice."""
     prefix: str
     """Of its files' names."""
+    words: str
+    """For people."""
 
 
-EVENTS = Parcel(EVENTS_FILE, "event_id", "events")
+EVENTS = Parcel(EVENTS_FILE, "event_id", "events", "gap events")
 """The id is a hash of stream key, kind, range and origin."""
-LETTERS = Parcel(LETTERS_FILE, "origin", "letters")
+LETTERS = Parcel(LETTERS_FILE, "origin", "letters", "dead letters")
+FLAGS = Parcel(FLAGS_FILE, "origin", "flags", "flags")
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +164,7 @@ class _Taking:
 
     def _file(self, location: str, below: Vector | None, table: Table) -> DataFile | None:
         """The data file to append for one named file: the very file, a copy without what is held, or none."""
-        with translated("read gap events" if self._parcel is EVENTS else "read dead letters", location):
+        with translated(f"read {self._parcel.words}", location):
             with self._source.io.new_input(location).open() as stream:
                 rows = pq.read_table(stream)
                 footer = pq.read_metadata(stream)

@@ -13,6 +13,7 @@ from k2stream.lake.evolution import arrow_columns
 from k2stream.lake.files import FileLists
 from k2stream.lake.head import Head, head_at, head_of
 from k2stream.lake.tracker_file import unpack_tracker
+from k2stream.lake.trouble import translated
 from k2stream.lake.writer import read_bytes
 from k2stream.records import TopicPartition
 from k2stream.settings import Settings
@@ -43,6 +44,11 @@ class TableReader:
     def beside(self, table: str) -> "TableReader":
         """Another table of the same catalog, whose connections stay this reader's; nothing is asked yet."""
         return TableReader(self.catalog, self._settings, table)
+
+    def exists(self) -> bool:
+        """Whether the catalog knows the table; raises LakeError if it does not say."""
+        with translated("look for the table", ".".join(self.name)):
+            return self.catalog.table_exists(self.name)
 
     def newest_files(self) -> list[TableFile]:
         """The live data files as the catalog has them now, whoever wrote last; raises LakeError."""

@@ -15,7 +15,8 @@ GROUP = "k2.group"
 WATERMARK = "k2.watermark-us"
 EVENTS_FILE = "k2.events-file"
 LETTERS_FILE = "k2.letters-file"
-OUTBOX_FILES = (EVENTS_FILE, LETTERS_FILE)
+FLAGS_FILE = "k2.flags-file"
+OUTBOX_FILES = (EVENTS_FILE, LETTERS_FILE, FLAGS_FILE)
 """What a window names beside its rows: files that lie in another table's folder, until that table takes them."""
 TRACKER_FILE = "k2.tracker-file"
 APPLIED_THROUGH = "k2.applied-through."

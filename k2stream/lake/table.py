@@ -1,4 +1,4 @@
-"""The exactly-once sink of one data type: a table of rows, those of gaps and dead letters beside it, and the rules between them."""
+"""The exactly-once sink of one data type: a table of rows, those of gaps, dead letters and flags beside it, and the rules between them."""
 
 import os
 import socket
@@ -21,7 +21,7 @@ from k2stream.lake.expiry import Expiry
 from k2stream.lake.files import FileLists
 from k2stream.lake.group import claimed
 from k2stream.lake.head import Head, head_of, head_or_start
-from k2stream.lake.outbox import EVENTS, LETTERS, Outbox
+from k2stream.lake.outbox import EVENTS, FLAGS, LETTERS, Outbox
 from k2stream.lake.parquet import ParquetFormat
 from k2stream.lake.reader import TableReader
 from k2stream.lake.turn import Turn
@@ -63,6 +63,7 @@ class TradesLake(TableReader):
         rows: TableDeclaration,
         events: TableDeclaration,
         letters: TableDeclaration | None = None,
+        flags: TableDeclaration | None = None,
         *,
         clock: Clock | None = None,
         on_step: Callable[[str], None] = no_step,
@@ -74,8 +75,9 @@ class TradesLake(TableReader):
         `on_step` hears the name of each protocol step as it is passed; crash tests die there.
         """
         catalog = catalog or open_catalog(settings)
-        opened = [(open_table(catalog, settings, d), d) for d in (rows, events, letters) if d is not None]
-        return cls(catalog, settings, *opened, clock=clock or SystemClock(), on_step=on_step, worker_id=worker_id)
+        first, second = ((open_table(catalog, settings, d), d) for d in (rows, events))
+        beside = [None if d is None else (open_table(catalog, settings, d), d) for d in (letters, flags)]
+        return cls(catalog, settings, first, second, *beside, clock=clock or SystemClock(), on_step=on_step, worker_id=worker_id)
 
     def __init__(
         self,
@@ -84,6 +86,7 @@ class TradesLake(TableReader):
         rows: tuple[Table, TableDeclaration],
         events: tuple[Table, TableDeclaration],
         letters: tuple[Table, TableDeclaration] | None = None,
+        flags: tuple[Table, TableDeclaration] | None = None,
         *,
         clock: Clock,
         on_step: Callable[[str], None],
@@ -98,10 +101,10 @@ class TradesLake(TableReader):
         self._rows.table = rows[0]
         self._outboxes = [
             Outbox(_taker(catalog, settings, beside, worker_id=worker_id, on_step=on_step), ParquetFormat(*beside), rows[1].name, parcel)
-            for beside, parcel in ((events, EVENTS), (letters, LETTERS))
+            for beside, parcel in ((events, EVENTS), (letters, LETTERS), (flags, FLAGS))
             if beside is not None
         ]
-        self._writer = WindowWriter(rows, events, letters, clock=clock, on_step=on_step, is_synced=settings.fsync)
+        self._writer = WindowWriter(rows, events, letters, flags, clock=clock, on_step=on_step, is_synced=settings.fsync)
         stale_after_us = settings.orphan_age_ms * 1000 // ORPHAN_SHARE
         self._windows = WindowCommit(self._rows, clock=clock, stale_after_us=stale_after_us, on_step=on_step)
         self._expiries = (
@@ -172,7 +175,7 @@ class TradesLake(TableReader):
                 staged = self._writer.write_again(staged, self._rows.table or self._rows.load())
 
     def take_outbox(self, deadline: Deadline) -> int:
-        """Step 5: hand gap events and dead letters on to their tables, then let go of snapshots beyond those to be kept.
+        """Step 5: hand gap events, dead letters and flags on to their tables, then let go of snapshots beyond those to be kept.
 
         Returns how many rows were appended there. Raises LakeError; whoever commits next tries again.
         """

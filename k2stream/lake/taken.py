@@ -7,10 +7,10 @@ from pyiceberg.table.snapshots import Snapshot
 from k2stream.lake.catalog import load_table
 from k2stream.lake.head import head_or_start, summary_of
 from k2stream.lake.outbox import Applied, applied_of
-from k2stream.lake.summary import EVENTS_FILE, LETTERS_FILE, OUTBOX_FILES
+from k2stream.lake.summary import EVENTS_FILE, FLAGS_FILE, LETTERS_FILE, OUTBOX_FILES
 from k2stream.settings import Settings
 
-TAKERS = {EVENTS_FILE: "gaps", LETTERS_FILE: "dead_letters"}
+TAKERS = {EVENTS_FILE: "gaps", LETTERS_FILE: "dead_letters", FLAGS_FILE: "quality"}
 """Entry of a summary -> the table that takes the file it names."""
 
 

@@ -30,5 +30,7 @@ class Window:
     """Newest event time of the rows, microseconds; None without rows."""
     letters: pa.Table | None = None
     """Dead letters with the columns of k2stream.deadletter.rows.LETTERS; None or empty without any."""
+    flags: pa.Table | None = None
+    """What is odd about rows, with the columns of k2stream.quality.flags.FLAGS; None or empty where nothing is."""
     marks: Mapping[TopicPartition, Mark] = field(default_factory=dict)
     """Per partition the last log batch of the window that held records."""

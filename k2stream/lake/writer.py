@@ -41,6 +41,8 @@ class Staged:
     """Location of the dead letters' file, in their table's own data folder; None without letters."""
     columns: tuple[pa.Field, ...] = ()
     """What the rows have beyond the table's declaration."""
+    flags_file: str | None = None
+    """Location of the flags' file, in the quality table's own data folder; None without flags."""
     written_as: Schema | None = None
     """Names and field ids of the files' columns; None if the rows have no others than the declared."""
 
@@ -53,6 +55,7 @@ class WindowWriter:
         rows: tuple[Table, TableDeclaration],
         events: tuple[Table, TableDeclaration],
         letters: tuple[Table, TableDeclaration] | None = None,
+        flags: tuple[Table, TableDeclaration] | None = None,
         *,
         clock: Clock,
         on_step: Callable[[str], None],
@@ -63,6 +66,7 @@ class WindowWriter:
         self._rows_formats: dict[tuple[int, tuple[pa.Field, ...]], ParquetFormat] = {(rows[0].metadata.current_schema_id, ()): ParquetFormat(*rows)}
         """By the table's schema and the columns that rows have beyond the declared ones."""
         self._letters = None if letters is None else (letters[0], ParquetFormat(*letters))
+        self._flags = None if flags is None else (flags[0], ParquetFormat(*flags))
         self._clock, self._on_step, self._is_synced = clock, on_step, is_synced
         self._reached: dict[TopicPartition, int] = {}
 
@@ -81,13 +85,26 @@ class WindowWriter:
             stamp = (commit_id, now_us)
             events_file = _write_beside(self._events, self._events_format, "events", window.events, stamp)
             self._on_step("1.events")
-            letters_file = self._write_letters(window, stamp)
+            letters_file = _write_if_there(self._letters, "letters", window.letters, stamp)
             self._on_step("1.letters")
+            flags_file = _write_if_there(self._flags, "flags", window.flags, stamp)
             tracker_file = self._write_tracker(window, tracker_at, commit_id)
             self._on_step("1.tracker")
-            self._sync_folders([*(f.file_path for f in files), events_file, letters_file, tracker_file])
+            self._sync_folders([*(f.file_path for f in files), events_file, letters_file, flags_file, tracker_file])
         self._on_step("1.fsync")
-        return Staged(window, commit_id, now_us, tuple(files), events_file, tracker_file, tracker_at, letters_file, form.columns, form.written_as)
+        return Staged(
+            window=window,
+            commit_id=commit_id,
+            written_at_us=now_us,
+            files=tuple(files),
+            events_file=events_file,
+            tracker_file=tracker_file,
+            tracker_at=tracker_at,
+            letters_file=letters_file,
+            columns=form.columns,
+            flags_file=flags_file,
+            written_as=form.written_as,
+        )
 
     def write_again(self, staged: Staged, table: Table) -> Staged:
         """The same window with its rows in new files, under the field ids that `table` gives them now; raises as `write` does.
@@ -115,11 +132,6 @@ class WindowWriter:
             files.append(form.write(self._rows.io, f"{folder}{number:05}-{name}.parquet", part))
         return files
 
-    def _write_letters(self, window: Window, stamp: tuple[str, int]) -> str | None:
-        if window.letters is None or self._letters is None:
-            return None
-        return _write_beside(*self._letters, "letters", window.letters, stamp)
-
     def _write_tracker(self, window: Window, tracker_at: Mapping[TopicPartition, int], commit_id: str) -> str | None:
         if not window.tracker or not tracker_at:
             return None
@@ -137,6 +149,10 @@ class WindowWriter:
 
     def __repr__(self) -> str:
         return f"WindowWriter({name_of(self._rows)})"
+
+
+def _write_if_there(place: tuple[Table, ParquetFormat] | None, prefix: str, rows: pa.Table | None, stamp: tuple[str, int]) -> str | None:
+    return None if place is None or rows is None else _write_beside(*place, prefix, rows, stamp)
 
 
 def _write_beside(table: Table, form: ParquetFormat, prefix: str, rows: pa.Table, stamp: tuple[str, int]) -> str | None:

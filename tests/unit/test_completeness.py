@@ -10,6 +10,7 @@ import pytest
 
 from k2stream.gaps import EVENTS, Notes, Tracker
 from k2stream.lake.offsets import Entry
+from k2stream.quality.checks import Checks, Thresholds
 from k2stream.query.completeness import Ledger, completeness, marked_bars
 from k2stream.query.engine import Engine
 from k2stream.query.questions import daily_bars
@@ -103,6 +104,23 @@ def test_an_interval_asked_for_is_cut_there(engine: Engine, tmp_path: Path) -> N
     assert [row[0] for row in said(engine, tables.ledger, **asked)] == [7, 8]
     asked["end"] = NINE + timedelta(minutes=10)
     assert [row[0] for row in said(engine, tables.ledger, **asked)] == [7, 8, 9]
+
+
+def test_duplicates_are_those_that_were_flagged(engine: Engine, tmp_path: Path) -> None:
+    """Per symbol and interval, from the table of flags; other flags are none."""
+    tables = Tables(tmp_path, [(0, 1), (1, 2)])
+    (tmp_path / "q").mkdir()
+    quality = ParquetTable(tmp_path / "q")
+    doubles = trade_rows([{"timestamp": NINE, "offset": 5}, {"timestamp": NINE + timedelta(seconds=59), "offset": 6}])
+    quality.add(Checks("trades", Thresholds(10, 8, 100, 1)).flag(tables_rows(engine, tables), doubles))
+
+    found = completeness(engine, Ledger(tables.ledger.rows, tables.ledger.gaps, quality.files(1)), interval_seconds=60)
+
+    assert found["duplicates"].to_pylist() == [2, 0]
+
+
+def tables_rows(engine: Engine, tables: Tables) -> pa.Table:
+    return engine.ask("SELECT * FROM read_parquet($files)", files=tables.ledger.rows)
 
 
 def test_at_an_older_snapshot_gaps_are_as_they_were(engine: Engine, tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ def test_what_is_declared_is_told() -> None:
 def test_labels_come_from_fixed_lists() -> None:
     """A label with a value a record or a symbol could choose would make series without end; partitions are those owned."""
     assert {label for _, _, labels, _ in declared() for label in labels} == {
-        "data_type", "reason", "kind", "table", "topic", "partition", "cause", "stage",
+        "data_type", "reason", "kind", "table", "topic", "partition", "cause", "stage", "task", "what", "flag",
     }  # fmt: skip
 
 
