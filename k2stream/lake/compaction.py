@@ -24,7 +24,7 @@ from pyiceberg.table import Table
 from k2stream.clock import Clock, Deadline
 from k2stream.errors import LakeError
 from k2stream.lake.commit import Addition, Committer
-from k2stream.lake.declared import declared_by, unique_columns
+from k2stream.lake.declared import declared_by, is_rewritable, unique_columns
 from k2stream.lake.file_io import local_path, sync_folder
 from k2stream.lake.files import Columns
 from k2stream.lake.head import Head, name_of
@@ -80,6 +80,8 @@ class Compaction:
     def plan(self, *, is_whole: bool) -> list[Job]:
         """What is to be done on the head as it is now; raises LakeError."""
         table = self._committer.load()
+        if not is_rewritable(table):
+            return []
         with translated("read the list of data files", name_of(table)):
             files = live_files(table)
         limits = self._limits

@@ -38,6 +38,11 @@ def declared_by(table: Table, unique: tuple[str, ...] = ()) -> TableDeclaration:
     )
 
 
+def is_rewritable(table: Table) -> bool:
+    """False for a table whose writer replaces whole parts itself, as that of instruments does: no small files pile up there."""
+    return all(isinstance(f.transform, DayTransform | IdentityTransform) for f in table.spec().fields)
+
+
 def unique_columns(io: FileIO, path: str) -> tuple[str, ...]:
     """Columns that one of the table's own files holds without a dictionary, numbers and times apart. Raises OSError."""
     with io.new_input(path).open() as stream:
