@@ -102,14 +102,14 @@ REBALANCE_COMMIT_PAUSE = Histogram(
     "k2_rebalance_commit_pause_seconds", "From partitions taken away to the next commit", buckets=SECONDS, registry=REGISTRY
 )
 
-# State and process.
-STATE_SAVES = Counter("k2_state_saves", "Partitions whose state was saved to Redis", registry=REGISTRY)
-STATE_FAILURES = Counter("k2_state_save_failures", "Partitions whose state was not saved, by cause", ["cause"], registry=REGISTRY)
 # Upkeep, as the worker that leads it counts.
 UPKEEP_COUNTS = ("files_before", "files_after", "rows", "bytes", "snapshots", "pins", "files", "days")
 UPKEEP_DONE = Counter("k2_upkeep_done", "What upkeep did: files it merged and made, snapshots, files and days it let go", ["task", "what"], registry=REGISTRY)
 UPKEEP_POSTPONED = Counter("k2_upkeep_postponed", "Tasks of upkeep that did not come to their end; they are done with the next run", ["task"], registry=REGISTRY)
 
+# State and process.
+STATE_SAVES = Counter("k2_state_saves", "Partitions whose state was saved to Redis", registry=REGISTRY)
+STATE_FAILURES = Counter("k2_state_save_failures", "Partitions whose state was not saved, by cause", ["cause"], registry=REGISTRY)
 STAGE_CPU = Counter("k2_stage_cpu_seconds", "CPU a stage took on its own thread", ["stage"], registry=REGISTRY)
 HEALTHY = Gauge("k2_healthy", "1 while nothing is wrong, 0 while /healthz names a cause", registry=REGISTRY)
 UNHEALTHY = Gauge("k2_unhealthy", "1 for each kind of cause that /healthz names now", ["cause"], registry=REGISTRY)
