@@ -105,7 +105,7 @@ REBALANCE_COMMIT_PAUSE = Histogram(
 # Upkeep, as the worker that leads it counts.
 UPKEEP_COUNTS = ("files_before", "files_after", "rows", "bytes", "snapshots", "pins", "files", "days")
 UPKEEP_DONE = Counter("k2_upkeep_done", "What upkeep did: files it merged and made, snapshots, files and days it let go", ["task", "what"], registry=REGISTRY)
-UPKEEP_POSTPONED = Counter("k2_upkeep_postponed", "Tasks of upkeep that did not come to their end; they are done with the next run", ["task"], registry=REGISTRY)
+UPKEEP_POSTPONED = Counter("k2_upkeep_postponed", "Tasks of upkeep that did not come to their end; the next run does them", ["task"], registry=REGISTRY)
 
 # State and process.
 STATE_SAVES = Counter("k2_state_saves", "Partitions whose state was saved to Redis", registry=REGISTRY)

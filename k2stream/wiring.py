@@ -71,9 +71,7 @@ def plan_of(settings: Settings, data_type: str) -> Plan:
 
 
 def _thresholds(settings: Settings) -> Thresholds:
-    return Thresholds(
-        settings.quality_price_move_percent, settings.quality_price_deviations, settings.quality_volume_times, settings.quality_stale_ms * 1000
-    )
+    return Thresholds(settings.quality_price_move_percent, settings.quality_price_deviations, settings.quality_volume_times, settings.quality_stale_ms * 1000)
 
 
 def open_capture(
@@ -100,9 +98,7 @@ def open_capture(
         decoder=Decoder(SCHEMA_OF_DATA_TYPE[data_type], common.registry, held=table.columns),
         table=table,
         lookup=TableSeen(table.files, settings.dedup_tolerance_ms * 1000, native_id=native_id, engine=engine),
-        rows_of=lambda snapshot_id, tp, first, last: rows_of(
-            table.files(snapshot_id), TopicPartition(*tp), first, last, native_id=native_id, engine=engine
-        ),
+        rows_of=lambda snapshot_id, tp, first, last: rows_of(table.files(snapshot_id), TopicPartition(*tp), first, last, native_id=native_id, engine=engine),
         store=common.store,
         letters=box.publish,
         on_step=on_step,
