@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
@@ -12,6 +13,7 @@ from pyarrow.fs import FileSelector, FileType
 from pyiceberg.catalog import Catalog
 from pyiceberg.catalog.rest import RestCatalog
 from pyiceberg.catalog.sql import SqlCatalog
+from pyiceberg.io import FileIO
 from pyiceberg.io.pyarrow import PyArrowFileIO
 from pyiceberg.table import Table
 
@@ -135,13 +137,18 @@ class LakeSite:
         found = store.fs_by_scheme(parts.scheme, parts.netloc).get_file_info(FileSelector(parts.netloc + parts.path, recursive=True))
         return {PurePosixPath(f.path) for f in found if f.type == FileType.File}
 
+    @cached_property
+    def io(self) -> FileIO:
+        """Of one catalog for the whole test: a reader in a loop would take a connection each time."""
+        return self.stranger().io
+
     def exists(self, location: str) -> bool:
         """True if there is a file."""
-        return self.stranger().io.new_input(location).exists()
+        return self.io.new_input(location).exists()
 
     def remove(self, location: str) -> None:
         """Somebody's hand."""
-        self.stranger().io.delete(location)
+        self.io.delete(location)
 
     def write(self, name: str, rows: pa.Table) -> str:
         """A Parquet file beside the data of the trades table; its location."""
@@ -152,6 +159,6 @@ class LakeSite:
 
     def parquet(self, location: str) -> tuple[pq.FileMetaData, pa.Table]:
         """Footer and rows of a file."""
-        with closing(self.stranger().io.new_input(location).open()) as stream:
+        with closing(self.io.new_input(location).open()) as stream:
             file = pq.ParquetFile(stream)
             return file.metadata, file.read()
