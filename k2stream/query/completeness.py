@@ -36,7 +36,8 @@ COMPLETENESS = pa.schema(
     ]
 )
 
-# A hole from one row to the next lies in every interval between them, those without any row too.
+# A hole from one row to the next lies in every interval between them, those without any row too. The row behind it may be the
+# earlier one, for venues number trades and time them in different places; and the first row of a stream has none before it.
 COMPLETE = """
 WITH held AS (
   SELECT epoch_us(timestamp) // $width AS place, exchange, symbol, count(*) AS received, count(*) FILTER (source_sequence IS NULL) AS untracked
@@ -45,12 +46,15 @@ WITH held AS (
   AND ($start IS NULL OR timestamp >= $start) AND ($stop IS NULL OR timestamp < $stop)
   GROUP BY ALL
 ),
+sides AS (
+  SELECT least(coalesce("after", "before"), "before") AS low, greatest("after", "before") AS high, "before", exchange, symbol, state, missing FROM gaps
+),
 holes AS (
   SELECT unnest(generate_series(
-      epoch_us(greatest("after", $start)) // $width, (epoch_us(least("before", $stop)) - ("before" >= $stop IS TRUE)::INT) // $width
+      epoch_us(greatest(low, $start)) // $width, (epoch_us(least(high, $stop)) - (high >= $stop IS TRUE)::INT) // $width
     )) AS place,
     exchange, symbol, epoch_us("before") // $width AS told, state, missing
-  FROM gaps
+  FROM sides
 ),
 lost AS (
   SELECT place, exchange, symbol,

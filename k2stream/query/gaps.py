@@ -90,7 +90,7 @@ WITH folded AS (
   GROUP BY exchange, symbol, data_type, first_sequence, last_sequence, gap_id
 )
 SELECT {", ".join(f'"{name}"' for name in GAPS.names)} FROM folded
-WHERE ($start IS NULL OR "before" >= $start) AND ($stop IS NULL OR "after" < $stop)
+WHERE ($start IS NULL OR greatest("after", "before") >= $start) AND ($stop IS NULL OR least("after", "before") < $stop)
 AND ($states IS NULL OR list_contains($states, state)) AND ($cause IS NULL OR cause = $cause) AND ($id IS NULL OR starts_with(gap_id, $id))
 ORDER BY "before", exchange, symbol, first_sequence, gap_id
 """
@@ -186,5 +186,3 @@ def age_seconds(gap: dict[str, object], now_us: int) -> float:
     """How long it has been known."""
     opened_at = gap["opened_at"]
     return max(0.0, (now_us - micros(opened_at)) / 1e6) if isinstance(opened_at, datetime) else 0.0
-
-

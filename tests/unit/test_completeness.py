@@ -106,6 +106,35 @@ def test_an_interval_asked_for_is_cut_there(engine: Engine, tmp_path: Path) -> N
     assert [row[0] for row in said(engine, tables.ledger, **asked)] == [7, 8, 9]
 
 
+def test_a_hole_whose_two_rows_are_timed_the_wrong_way_round_is_seen(engine: Engine, tmp_path: Path) -> None:
+    """The row behind it is of an earlier minute: what is missing counts there, and both minutes are incomplete, also where only one is asked for."""
+    tables = Tables(tmp_path, [(0.5, 1), (2.5, 2), (0.7, 6), (3, 7)])
+
+    assert said(engine, tables.ledger) == [
+        (0, 2, 3, 0, 5, 0, False),
+        (1, 0, 0, 0, 0, 0, False),
+        (2, 1, 0, 0, 1, 0, False),
+        (3, 1, 0, 0, 1, 0, True),
+    ]
+    for minute, counts in ((0, (2, 3, 0, 5, 0, False)), (2, (1, 0, 0, 1, 0, False))):
+        asked = {"start": NINE + timedelta(minutes=minute), "end": NINE + timedelta(minutes=minute + 1)}
+        assert said(engine, tables.ledger, **asked) == [(minute, *counts)]
+
+
+def test_a_hole_without_a_row_before_it_is_seen(engine: Engine, tmp_path: Path) -> None:
+    """It lies where the row behind it stands, however much is asked for."""
+    tables = Tables(tmp_path, [(0, 1), (1, 4)])
+    events = engine.ask("SELECT * FROM read_parquet($files)", files=tables.ledger.gaps)
+    place = events.column_names.index("previous_timestamp")
+    (tmp_path / "first").mkdir()
+    first = ParquetTable(tmp_path / "first")
+    first.add(events.set_column(place, "previous_timestamp", pa.nulls(events.num_rows, TIMESTAMP)))
+    ledger = Ledger(tables.ledger.rows, first.files(1))
+
+    assert said(engine, ledger)[1] == (1, 1, 2, 0, 3, 0, False)
+    assert said(engine, ledger, start=NINE, end=NINE + timedelta(minutes=2)) == [(0, 1, 0, 0, 1, 0, True), (1, 1, 2, 0, 3, 0, False)]
+
+
 def test_duplicates_are_those_that_were_flagged(engine: Engine, tmp_path: Path) -> None:
     """Per symbol and interval, from the table of flags; other flags are none."""
     tables = Tables(tmp_path, [(0, 1), (1, 2)])
