@@ -65,7 +65,7 @@ def _wanted(
 
     if mapping is None:
         raise typer.BadParameter("expected a mapping; `--print-mapping` drafts one from the file", param_hint="--mapping")
-    if not exchange or not exchange.replace("-", "").replace("_", "").isalnum():
+    if not exchange or exchange.startswith("-") or not exchange.replace("-", "").replace("_", "").isalnum():
         raise typer.BadParameter(f"expected an exchange as topics name it, as in asx, found {exchange!r}", param_hint="--exchange")
     if not asset_class:
         raise typer.BadParameter("expected equities or crypto", param_hint="--asset-class")

@@ -38,7 +38,7 @@ class Target:
     @property
     def exchange(self) -> str:
         """As rows carry it."""
-        return self.topic.exchange.upper()
+        return self.topic.venue.upper()
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +146,7 @@ def _validated(rows: pa.Table, numbers: NDArray[np.int64], refused: list[Refused
     if ID_FIELDS[mapping.data_type] and rows.num_rows:
         checked = rows.append_column("offset", pa.array(numbers))
         topic = target.topic
-        invalid = validate(checked, exchange=topic.exchange, asset_class=topic.asset_class, now_us=target.now_us, limits=target.limits)
+        invalid = validate(checked, exchange=topic.venue, asset_class=topic.asset_class, now_us=target.now_us, limits=target.limits)
         if invalid:
             refused += [Refused(i.offset, i.reason, i.text) for i in invalid]
             kept = np.ones(rows.num_rows, bool)

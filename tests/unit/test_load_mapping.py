@@ -21,7 +21,7 @@ from k2stream.load.rows import Converted, Target, convert, require_columns
 from k2stream.load.run import open_rows
 from k2stream.rows import avro_schema, body_schema
 from k2stream.topics import TopicName
-from k2stream.validate import Limits
+from k2stream.validate import Limits, validate
 from k2stream.verdict import Reason
 
 ROOT = Path(__file__).parents[2]
@@ -115,6 +115,16 @@ def test_binance_files_have_the_ids_of_the_live_feed(tmp_path: Path) -> None:
     assert found.refused == ()
     same_but_ids(found.rows, recording)
     assert found.rows["trade_id"].to_pylist() == recording.rows["trade_id"].to_pylist()
+
+
+def test_rows_of_a_redundant_topic_are_rows_of_its_venue(tmp_path: Path) -> None:
+    """Workers judge them so: with the feed's name in them every row would be a dead letter, and its ids another feed's."""
+    path, fields = file_of(tmp_path, "Sym,When,Px,Qty\nBTCUSDT,1610064000278,1.5,1\n"), mapping(tmp_path, TRADES)
+    plain, redundant = (loaded(path, fields, topic) for topic in ("market.crypto.trades.binance", "market.crypto.trades.binance-b"))
+    assert (redundant.refused, redundant.rows["exchange"].to_pylist()) == ((), ["BINANCE"])
+    assert redundant.rows.equals(plain.rows)
+    as_decoded = redundant.rows.append_column("offset", pa.array([0]))
+    assert validate(as_decoded, exchange="BINANCE", asset_class="crypto", now_us=NOW_US, limits=target("market.crypto.trades.binance-b").limits) == []
 
 
 def test_a_row_that_cannot_be_one_says_which_field_lacks_what(tmp_path: Path) -> None:
