@@ -41,6 +41,14 @@ Origin = tuple[str, int, int]
 Letters = Callable[[], Iterable[Origin]]
 """Reads the keys of all letters that the dead letter topics keep; the same key may come more than once."""
 
+LettersDropped = Callable[[], int]
+"""How many letters the topics' retention has taken (their first offsets, added up): so many may be missing."""
+
+
+def nothing_dropped() -> int:
+    """For topics that keep everything."""
+    return 0
+
 
 class Head(Protocol):
     """The snapshot that an audit pins."""
@@ -56,6 +64,26 @@ class AuditedTable(Protocol):
 
     def head(self) -> Head: ...
     def files(self, snapshot_id: int) -> Sequence[TableFile]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Pinned:
+    """A table that stands still: what an audit asks is answered from one snapshot."""
+
+    pinned: Head
+    data_files: Sequence[TableFile]
+
+    @classmethod
+    def of(cls, table: AuditedTable) -> "Pinned":
+        """As it is now; raises LakeError."""
+        head = table.head()
+        return cls(head, table.files(head.snapshot_id) if head.snapshot_id is not None else ())
+
+    def head(self) -> Head:
+        return self.pinned
+
+    def files(self, snapshot_id: int) -> Sequence[TableFile]:
+        return self.data_files
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,13 +147,14 @@ def audit(
     *,
     tolerance_us: int,
     letters: Letters | None = None,
-    letters_dropped: int = 0,
+    letters_dropped: LettersDropped = nothing_dropped,
     name: str = "trades",
 ) -> AuditReport:
     """Pin the table's head and prove its ledger from its own rows.
 
-    `letters_dropped` is how many letters the topics' retention has taken (their first offsets, added up): so many may
-    be missing. Raises QueryError or LakeError if the table cannot be read at all; a data file that cannot is a problem.
+    The letters are read after the head, and what was dropped is asked last: a window that commits meanwhile, or a
+    segment that retention takes, never looks like a missing letter. Raises QueryError or LakeError if the table cannot
+    be read at all; a data file that cannot is a problem.
     """
     head = table.head()
     files = list(table.files(head.snapshot_id)) if head.snapshot_id is not None else []
@@ -140,28 +169,30 @@ def audit(
         problems += problems_of(tp, head.vector.get(tp), evidence)
         notes += notes_of(tp, head.vector.get(tp), evidence)
     missing = missing_letters(head.vector, mail)
-    (notes if sum(missing.values()) <= letters_dropped else problems).extend(letter_sentences(missing, head.vector, mail))
+    (notes if not missing or sum(missing.values()) <= letters_dropped() else problems).extend(letter_sentences(missing, head.vector, mail))
     rows = sum(count.rows + count.beyond + count.before for count in held.values())
     return AuditReport(head.snapshot_id, {name: rows}, head.vector, tuple(problems), tuple(notes))
 
 
-def audit_lake(settings: Settings, *, letters: Letters | None = None, letters_dropped: int = 0) -> AuditReport:
+def audit_lake(settings: Settings, *, letters: Letters | None = None, letters_dropped: LettersDropped = nothing_dropped) -> AuditReport:
     """Audit the tables of rows of the lake that the settings name, as one report; raises LakeError if there are none.
 
     Only reads: safe beside a worker, whose next commits it does not see.
     """
-    tolerance_us, kept = settings.dedup_tolerance_ms * 1000, None if letters is None else list(letters())
+    tolerance_us, tables = settings.dedup_tolerance_ms * 1000, dict[str, Pinned]()
     with ExitStack() as stack:
         catalog = stack.enter_context(closing(open_catalog(settings)))
         spill = stack.enter_context(TemporaryDirectory(prefix="k2-audit-"))
         engine = stack.enter_context(Engine.of(settings, spill=Path(spill)))
-        reports = []
-        for name, data_type in AUDITED.items():
+        for name in AUDITED:
             if name == MAIN or catalog.table_exists((settings.namespace, name)):
-                reader = stack.enter_context(closing(TableReader.open_reader(settings, name)))
-                mail = None if kept is None else [origin for origin in kept if _data_type_of(origin[0]) == data_type]
-                asked = None if mail is None else mail.copy
-                reports.append(audit(reader, engine, tolerance_us=tolerance_us, letters=asked, letters_dropped=letters_dropped, name=name))
+                tables[name] = Pinned.of(stack.enter_context(closing(TableReader.open_reader(settings, name))))
+        kept = None if letters is None else list(letters())  # after every head, so that no ledger knows of a later letter
+        reports = []
+        for name, table in tables.items():
+            mail = None if kept is None else [origin for origin in kept if _data_type_of(origin[0]) == AUDITED[name]]
+            asked = None if mail is None else mail.copy
+            reports.append(audit(table, engine, tolerance_us=tolerance_us, letters=asked, letters_dropped=letters_dropped, name=name))
     return together([r for r in reports if r.snapshot_id is not None] or reports)
 
 

@@ -7,11 +7,10 @@ from dataclasses import astuple, dataclass
 
 import pyarrow as pa
 
-from k2stream.audit import audit
+from k2stream.audit import Pinned, audit
 from k2stream.chaos.reference import Reference
 from k2stream.deadletter.kept import letters_dropped, origins_of_letters
 from k2stream.gaps import EVENTS
-from k2stream.lake.head import Head
 from k2stream.lake.offsets import Vector
 from k2stream.lake.reader import TableReader
 from k2stream.query.engine import Engine
@@ -54,20 +53,6 @@ class Verdict:
         return not self.problems
 
 
-@dataclass(frozen=True, slots=True)
-class Pinned:
-    """A table that stands still: what an audit asks is answered from one snapshot."""
-
-    pinned: Head
-    data_files: Sequence[TableFile]
-
-    def head(self) -> Head:
-        return self.pinned
-
-    def files(self, snapshot_id: int) -> Sequence[TableFile]:
-        return self.data_files
-
-
 def check(settings: Settings, reference: Reference, *, is_final: bool) -> Verdict:
     """Pin the head, read the log on, and compare; raises K2Error if something cannot be read.
 
@@ -87,7 +72,7 @@ def check(settings: Settings, reference: Reference, *, is_final: bool) -> Verdic
         letters = set(origins_of_letters(settings))
         reference.take(read_on(settings, reference.positions()))
         report = audit(
-            table, engine, tolerance_us=settings.dedup_tolerance_ms * 1000, letters=lambda: letters, letters_dropped=letters_dropped(settings)
+            table, engine, tolerance_us=settings.dedup_tolerance_ms * 1000, letters=lambda: letters, letters_dropped=lambda: letters_dropped(settings)
         )
         difference = compare_rows(engine, table.data_files, reference.rows(head.vector))
         events = engine.ask(f"SELECT {', '.join(map(quoted, EVENTS.names))} FROM {READ}", files=gaps_files) if gaps_files else EVENTS.empty_table()

@@ -86,7 +86,7 @@ def audit(as_json: Annotated[bool, typer.Option("--json", help="As JSON, for pro
     from k2stream.audit import audit_lake
     from k2stream.deadletter.kept import letters_dropped, origins_of_letters
 
-    report = audit_lake(settings, letters=lambda: origins_of_letters(settings), letters_dropped=letters_dropped(settings))
+    report = audit_lake(settings, letters=lambda: origins_of_letters(settings), letters_dropped=lambda: letters_dropped(settings))
     typer.echo(json.dumps(report.as_json(), indent=2) if as_json else "\n".join(report.lines()))
     raise typer.Exit(0 if report.balanced else EXIT_WRONG)
 

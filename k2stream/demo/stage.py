@@ -163,7 +163,7 @@ def _has_passed(state: Mapping[str, Any], ends: Mapping[TopicPartition, int]) ->
 
 
 def _report(settings: Settings, console: Console, truth: Truth, topics: Sequence[str], *, is_first_run: bool) -> list[Line]:
-    report = audit_lake(settings, letters=lambda: origins_of_letters(settings), letters_dropped=letters_dropped(settings))
+    report = audit_lake(settings, letters=lambda: origins_of_letters(settings), letters_dropped=lambda: letters_dropped(settings))
     with (
         closing(TableReader.open_reader(settings, "trades")) as trades_reader,
         closing(TableReader.open_reader(settings, "gaps")) as gaps_reader,

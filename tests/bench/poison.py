@@ -194,7 +194,7 @@ def run(home: Path, records: int) -> Figures:
 def check(home: Path, clean: set[str], figures: Figures) -> None:
     """Every offset is accounted for, every letter is there once, in its topic and in its table, and no neighbour is missing."""
     settings = Settings(home=home)
-    report = audit_lake(settings, letters=lambda: origins_of_letters(settings), letters_dropped=letters_dropped(settings))
+    report = audit_lake(settings, letters=lambda: origins_of_letters(settings), letters_dropped=lambda: letters_dropped(settings))
     figures.faults += report.problems
     with (
         closing(TableReader.open_reader(settings, "trades")) as trades,

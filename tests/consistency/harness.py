@@ -79,7 +79,7 @@ class Site:
     def problems(self) -> tuple[str, ...]:
         """What an audit finds wrong."""
         settings = Settings(home=self.home)
-        return audit_lake(settings, letters=lambda: origins_of_letters(settings), letters_dropped=letters_dropped(settings)).problems
+        return audit_lake(settings, letters=lambda: origins_of_letters(settings), letters_dropped=lambda: letters_dropped(settings)).problems
 
 
 def wait_until_caught_up(worker: WorkerProcess, seconds: float = 60) -> None:

@@ -140,7 +140,7 @@ class Crew:
         for number in self.group.running():
             assert self.group.stop(number) == 0, self.group.worker(number).last_lines(30)
         settings = self.group.settings()
-        problems = audit_lake(settings, letters=lambda: origins_of_letters(settings), letters_dropped=letters_dropped(settings)).problems
+        problems = audit_lake(settings, letters=lambda: origins_of_letters(settings), letters_dropped=lambda: letters_dropped(settings)).problems
         assert problems == ()
         assert sum(e.counts.rows for e in self.head_vector().values()) > 0
 

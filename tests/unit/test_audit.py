@@ -32,7 +32,7 @@ def table(tmp_path: Path) -> ParquetTable:
 def run(table: ParquetTable, *, letters: list[Origin] | None = None, dropped: int = 0) -> AuditReport:
     kept = [LETTER] if letters is None else letters
     with Engine() as engine:
-        return audit(table, engine, tolerance_us=HOUR_US, letters=lambda: kept, letters_dropped=dropped)
+        return audit(table, engine, tolerance_us=HOUR_US, letters=lambda: kept, letters_dropped=lambda: dropped)
 
 
 def names_only(report: AuditReport, tp: TopicPartition) -> bool:
