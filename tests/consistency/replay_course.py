@@ -39,6 +39,8 @@ ATTEMPTS = 3
 HOUR_US = 3_600_000_000
 EVENT_US = 1_394_400_000_000_000
 STEPS = ("replay.began", "replay.sent", "replay.written", "replay.published")
+COMMANDS_A_KILL = 8
+"""A replay that is over before the step of its death leaves letters for the next one."""
 SMALL = {"K2_WINDOW_MS": "300", "K2_FSYNC": "false", "K2_PARTITIONS": "4", "K2_REPLAY_ATTEMPTS": str(ATTEMPTS)}
 ROWS_BY_ID = "SELECT trade_id, count(*) AS rows FROM read_parquet($files, hive_partitioning = false) GROUP BY trade_id"
 
@@ -170,10 +172,12 @@ def run(home: Path, *, letters: int, kills: int, seed: int = 1) -> Result:
     try:
         worker.wait_until_up()
         course.feed_on()
-        for _ in range(kills):
+        for _ in range(COMMANDS_A_KILL * kills):
+            if killed == kills:
+                break
             step = course.random.choice(STEPS)
             number = course.random.randint(1, 3) if step == "replay.sent" else 1
-            some = ("--limit", str(max(20, letters // (kills + 2))), "--rate", str(letters), "--wait", "0")
+            some = ("--limit", str(max(8, letters // (COMMANDS_A_KILL * kills))), "--rate", str(letters), "--wait", "0")
             done = course.k2("replay", "--publish", *some, crash_at=f"{step}:{number}")
             killed += done.returncode == KILLED
             assert done.returncode in (KILLED, 0), done.stderr
