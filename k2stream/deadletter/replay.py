@@ -8,9 +8,10 @@ duplicate to the worker: the table has one row.
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import pyarrow as pa
 import structlog
 
 from k2stream.clock import Clock
@@ -20,6 +21,7 @@ from k2stream.deadletter.standing import DeadLetters
 from k2stream.deadletter.trail import Act, Place, Sent, Writer, began, ended, ends_of, published
 from k2stream.query.letters import Selection, State
 from k2stream.records import Headers, Record, TopicPartition
+from k2stream.transport.ends import begins_of
 from k2stream.transport.reader import read_on
 from k2stream.transport.sink import LogSink, Outgoing
 
@@ -48,6 +50,8 @@ class Replayed:
     outcomes: dict[str, int] = field(default_factory=dict)
     waiting: int = 0
     """Published, and no commit has come to them yet."""
+    homeless: int = 0
+    """Letters whose topic, or partition of it, is no longer there."""
 
 
 async def replay(
@@ -67,9 +71,11 @@ async def replay(
     done.replay_id = by.replay_id
     done.recovered = await asyncio.to_thread(recover, letters, by)
     await asyncio.to_thread(letters.settle)
-    found = await asyncio.to_thread(letters.chosen, open_ones(selection))
+    found, origins = await asyncio.to_thread(letters.chosen, open_ones(selection)), list[str]()
     if found is not None and found.num_rows:
-        origins, places = found["origin"].to_pylist(), set(zip(found["topic"].to_pylist(), found["partition"].to_pylist(), strict=True))
+        places, origins = _places(found, await sink.topics())
+        done.homeless = found.num_rows - len(origins)
+    if origins:
         ends = {place: (await sink.bounds(TopicPartition(*place)))[1] for place in places}
         await asyncio.to_thread(letters.write, [began(by, letters.clock.now_us(), selection=selection.words(), ends=ends)])
         on_step("replay.began")
@@ -78,6 +84,13 @@ async def replay(
         await asyncio.to_thread(letters.write, [ended(by, letters.clock.now_us())])
     await _wait(letters, done, wait_seconds)
     return done
+
+
+def _places(found: pa.Table, topics: Mapping[str, int]) -> tuple[set[Place], list[str]]:
+    """The partitions that the chosen letters go back to, and the letters that have one; `topics` is those that exist, with their partitions."""
+    pairs = zip(found["topic"].to_pylist(), found["partition"].to_pylist(), strict=True)
+    placed = [(place, origin) for place, origin in zip(pairs, found["origin"].to_pylist(), strict=True) if place[1] < topics.get(place[0], 0)]
+    return {place for place, _ in placed}, [origin for _, origin in placed]
 
 
 def open_ones(selection: Selection) -> Selection:
@@ -204,7 +217,10 @@ def recover(letters: DeadLetters, by: Writer) -> int:
     positions, cut_off, known = unwritten_from(trail.to_pylist())
     if not cut_off:
         return 0
-    found = [sent for record in read_on(letters.settings, positions) if (sent := sent_of(record)) and (sent.topic, sent.partition, sent.offset) not in known]
+    begins = begins_of(letters.settings)  # what retention has taken, or was deleted, nobody can find again
+    kept = {tp: max(position, begins[tp]) for tp, position in positions.items() if tp in begins}
+    records = read_on(letters.settings, kept) if kept else ()
+    found = [sent for record in records if (sent := sent_of(record)) and (sent.topic, sent.partition, sent.offset) not in known]
     now_us = letters.clock.now_us()
     ends = [ended(Writer(replay_id, by.who), now_us, "cut off") for replay_id in sorted(cut_off)]
     letters.write([*(published(by, now_us, sent) for sent in found), *ends])

@@ -78,6 +78,8 @@ def replayed_lines(done: Replayed) -> list[str]:
     if done.recovered:
         lines.append(f"{done.recovered:,} more stood in the log from a replay that was cut off; they were not published again")
     lines += [f"  {count:,} became {WORDS.get(outcome, outcome)}" for outcome, count in sorted(done.outcomes.items())]
+    if done.homeless:
+        lines.append(f"  {done.homeless:,} stay: their topic, or its partition, is no longer there; `k2 dlq park` puts them aside")
     if done.waiting:
         lines.append(f"  {done.waiting:,} wait for a worker's commit; `k2 dlq list --state under_way` shows them")
     return lines
