@@ -23,6 +23,7 @@ K2Error
 ├── MigrationError           a topic cannot be copied into another, or they are not equal
 ├── UnexplainedHole          offsets are missing and the log does not say why
 └── QueryError               a question that cannot be answered as asked
+    └── AnswerFailed         nothing is wrong with the question; files or memory failed
 """
 
 from typing import ClassVar
@@ -148,3 +149,7 @@ class UnexplainedHole(K2Error):
 
 class QueryError(K2Error):
     """A question that cannot be answered as asked."""
+
+
+class AnswerFailed(QueryError):
+    """The engine could not answer: its files are away or were removed meanwhile, or memory is not enough."""

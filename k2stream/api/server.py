@@ -1,6 +1,7 @@
 """The REST service: questions over HTTP, read only, each answer with its receipt. Blocking work runs in threads."""
 
 import asyncio
+import threading
 from collections.abc import Callable, Mapping
 
 import structlog
@@ -8,7 +9,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from k2stream.answers import Answer, Wanted, bars_by_day, newest_trades
-from k2stream.errors import K2Error, LakeError, QueryError
+from k2stream.errors import AnswerFailed, K2Error, LakeError, QueryError
 from k2stream.lake.reader import TableReader
 from k2stream.logs import set_up_logs
 from k2stream.moment import moment_of
@@ -37,6 +38,7 @@ class Desk:
     def __init__(self, settings: Settings) -> None:
         self._settings, self._engine = settings, Engine.of(settings)
         self._reader: TableReader | None = None
+        self._opening = threading.Lock()
         self._places = asyncio.Semaphore(AT_ONCE)
 
     async def ask(self, question: Question, wanted: Wanted) -> Answer:
@@ -49,9 +51,10 @@ class Desk:
         await asyncio.to_thread(lambda: self._opened().load())
 
     def _opened(self) -> TableReader:
-        if self._reader is None:
-            self._reader = TableReader.open_reader(self._settings, "trades")
-        return self._reader
+        with self._opening:  # by one thread: of two readers, one would never be closed
+            if self._reader is None:
+                self._reader = TableReader.open_reader(self._settings, "trades")
+            return self._reader
 
     def close(self) -> None:
         """Give connections and memory back."""
@@ -98,9 +101,12 @@ def application(settings: Settings) -> web.Application:
 
 @web.middleware
 async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Our own errors as JSON: 400 for a question that cannot be asked, 503 while the tables cannot be read."""
+    """Our own errors as JSON: 400 for a question that cannot be asked, 503 while tables or their files cannot be read."""
     try:
         return await handler(request)
+    except AnswerFailed as exc:
+        log.warning("api.no_answer", path=request.path, cause=str(exc))
+        return web.json_response({"error": str(exc)}, status=503)
     except QueryError as exc:
         return web.json_response({"error": str(exc)}, status=400)
     except LakeError as exc:

@@ -9,7 +9,7 @@ from typing import Self
 import duckdb
 import pyarrow as pa
 
-from k2stream.errors import QueryError
+from k2stream.errors import AnswerFailed
 from k2stream.object_store import ObjectStore, is_object, object_store
 from k2stream.query.s3 import open_s3
 from k2stream.settings import Settings
@@ -59,13 +59,13 @@ class Engine:
         """An engine that reads the tables wherever these settings let them lie."""
         return cls(spill=spill, store=object_store(settings))
 
-    def _open_s3(self, store: ObjectStore | None) -> QueryError | None:
+    def _open_s3(self, store: ObjectStore | None) -> AnswerFailed | None:
         """Why S3 cannot be read; None if it can. Told only to who asks for a file there: a REST catalog may use the disk."""
         if store is None:
-            return QueryError("This engine was opened for files on the disk, and is asked for one on S3.")
+            return AnswerFailed("This engine was opened for files on the disk, and is asked for one on S3.")
         try:
             open_s3(self._connection, store)
-        except QueryError as exc:
+        except AnswerFailed as exc:
             return exc
         return None
 
@@ -80,7 +80,7 @@ class Engine:
         """Answer of one constant SQL text.
 
         `files` is bound as `$files`, `values` by their names; `tables` are Arrow tables visible under theirs.
-        Raises QueryError with DuckDB's words: a file that is gone, memory that is not enough.
+        Raises AnswerFailed with DuckDB's words: a file that is gone, memory that is not enough, S3 that cannot be read.
         """
         if self._no_s3 is not None and any(is_object(file.path) for file in files):
             raise self._no_s3
@@ -94,7 +94,7 @@ class Engine:
                 answer: pa.Table = cursor.execute(sql, bound).to_arrow_table()
                 return answer
         except duckdb.Error as exc:
-            raise QueryError(f"The question could not be answered from {len(files)} data files: {exc}") from exc
+            raise AnswerFailed(f"The question could not be answered from {len(files)} data files: {exc}") from exc
 
     def close(self) -> None:
         """Give the memory back; questions after it fail."""

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 import duckdb
 
-from k2stream.errors import QueryError
+from k2stream.errors import AnswerFailed
 from k2stream.object_store import ObjectStore
 
 PACKAGE = "duckdb_extension_httpfs"
@@ -20,14 +20,14 @@ HTTP = {
 
 
 def open_s3(connection: duckdb.DuckDBPyConnection, store: ObjectStore) -> None:
-    """Let every cursor of `connection` read `s3://`; raises QueryError if the extension cannot be had."""
+    """Let every cursor of `connection` read `s3://`; raises AnswerFailed if the extension cannot be had."""
     try:
         connection.execute(f"LOAD '{_extension()}'")
         for name, value in HTTP.items():
             connection.execute(f"SET GLOBAL {name} = '{value}'")
         connection.execute(_secret(store))
     except duckdb.Error as exc:
-        raise QueryError(f"DuckDB cannot read S3: {exc}") from exc
+        raise AnswerFailed(f"DuckDB cannot read S3: {exc}") from exc
 
 
 def _extension() -> Path:
@@ -37,7 +37,7 @@ def _extension() -> Path:
     except ModuleNotFoundError:
         path = None
     if path is None or not path.exists():
-        raise QueryError(f"Tables on S3 need DuckDB's httpfs {duckdb.__version__}. `pip install 'k2stream[s3]'` brings DuckDB and httpfs of one version.")
+        raise AnswerFailed(f"Tables on S3 need DuckDB's httpfs {duckdb.__version__}. `pip install 'k2stream[s3]'` brings DuckDB and httpfs of one version.")
     return path
 
 

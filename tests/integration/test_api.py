@@ -1,16 +1,21 @@
 """The REST service: exact answers, the same rows for the same receipt, and one sentence for whatever cannot be answered."""
 
+import asyncio
+import threading
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 from aiohttp import ClientResponse
 from aiohttp.test_utils import TestClient, TestServer
 
-from k2stream.api.server import PAGES, application
+from k2stream.api.server import AT_ONCE, PAGES, Desk, application
+from k2stream.lake.reader import TableReader
+from k2stream.settings import Settings
 from tests.integration.lake_site import LakeSite, soon, window
 
 KEY = "a key that nobody guesses"
@@ -108,3 +113,44 @@ async def test_a_service_before_its_tables_says_so_and_recovers(tmp_path: Path) 
         assert (after.status, len((await after.json())["rows"])) == (200, 4)
         assert gone.status == 503
         assert "12345" in (await gone.json())["error"]
+
+
+def lose_files(site: LakeSite) -> None:
+    for path in site.files():
+        if path.suffix == ".parquet":
+            Path(path).unlink()
+
+
+async def test_a_data_file_that_is_away_is_no_fault_of_the_question(site: LakeSite) -> None:
+    """503 and a line in the log for what upkeep removed or S3 does not give; who asks again may be answered."""
+    lose_files(site)
+    with structlog.testing.capture_logs() as logged:
+        async with asked(site) as client:
+            found = [await get(client, page) for page in ("/v1/trades", "/v1/bars/daily")]
+            words = [(await answer.json())["error"] for answer in found]
+    assert [answer.status for answer in found] == [503, 503]
+    assert all(".parquet" in each for each in words)
+    assert [(line["event"], line["log_level"], line["path"]) for line in logged] == [
+        ("api.no_answer", "warning", "/v1/trades"),
+        ("api.no_answer", "warning", "/v1/bars/daily"),
+    ]
+
+
+async def test_questions_at_once_open_the_tables_once(site: LakeSite, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second reader would be forgotten, and its connections never given back."""
+    opened: list[TableReader] = []
+    another, whole = threading.Barrier(2), TableReader.open_reader
+
+    def slow(settings: Settings, name: str) -> TableReader:
+        with suppress(threading.BrokenBarrierError):
+            another.wait(1)  # for whoever opens beside this one
+        opened.append(whole(settings, name))
+        return opened[-1]
+
+    monkeypatch.setattr(TableReader, "open_reader", slow)
+    desk = Desk(site.settings)
+    await asyncio.gather(*(desk.ping() for _ in range(AT_ONCE)))
+    desk.close()
+    for reader in opened[1:]:
+        reader.close()
+    assert len(opened) == 1
