@@ -15,8 +15,8 @@ except SettingsError as exc:
 set_up_logs(settings)
 app = create_app(settings)
 
-from agents import deadletters, instruments, quotes, trades, upkeep  # noqa: E402 # agents declare themselves on the app
+from agents import instruments, quotes, trades, upkeep  # noqa: E402 # agents declare themselves on the app
 
 add_pages(app)
 
-__all__ = ["app", "deadletters", "instruments", "quotes", "trades", "upkeep"]
+__all__ = ["app", "instruments", "quotes", "trades", "upkeep"]

@@ -1,6 +1,5 @@
 """Dead letters whose cause has been mended go back by themselves. An application of its own: `faust -A agents.replay worker`.
 
-Topic in:   dlq.{asset_class}.{data_type}; a letter says that there is something to look at
 Effect:     every K2_REPLAY_EVERY_MS the open letters of K2_REPLAY_REASONS are judged again; those that would be rows now are
             published to their topics at K2_REPLAY_RATE, and market_data.replays says so
 Guarantee:  each attempt is published once, whatever is killed; a letter that would die again stays where it is, so nothing goes round
@@ -9,28 +8,19 @@ Guarantee:  each attempt is published once, whatever is killed; a letter that wo
 from typing import Any
 
 import structlog
-from faust.types import StreamT
 
 from agents import settings as of_workers
 from k2stream.app import create_app
 from k2stream.deadletter.run import replay_mended
 from k2stream.errors import K2Error
-from k2stream.topics import LETTER_TOPICS
 from k2stream.web.pages import add_pages
 
 log = structlog.get_logger(__name__)
 
 settings = of_workers.model_copy(update={"app_id": f"{of_workers.app_id}-replay", "web_port": of_workers.replay_web_port})
 app = create_app(settings)
-letter_topic = app.topic(*LETTER_TOPICS, key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw")
-done: dict[str, Any] = {"letters_seen": 0, "replays": 0, "published": 0, "outcomes": {}}
-
-
-@app.agent(letter_topic, name="replay_letters")
-async def watch_letters(stream: StreamT[bytes]) -> None:
-    """Count what comes; which letters are open their table says."""
-    async for _ in stream.events():
-        done["letters_seen"] += 1
+app.producer_only = True  # which letters are open their table says: no topic is read
+done: dict[str, Any] = {"replays": 0, "published": 0, "outcomes": {}}
 
 
 async def send_mended_back() -> None:

@@ -7,6 +7,7 @@ import resource
 import signal
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
@@ -290,7 +291,9 @@ class K2App(faust.App):
         process = {"cpu_seconds": time.process_time(), "peak_rss_mb": peak_rss_mb()}
         health = {"healthy": self.health.is_green(), "causes": self.health.causes()}
         parts = {name: part() for name, part in self.report_parts.items()}
-        return {"app": self.conf.id, "started": self.is_booted, "process": process, **health, **parts, **{d: c.state() for d, c in self.captures.items()}}
+        letters = {"dead_letters_by_reason": dict(sum((c.progress.reasons for c in self.captures.values()), Counter()))}
+        by_type = {d: c.state() for d, c in self.captures.items()}
+        return {"app": self.conf.id, "started": self.is_booted, "process": process, **health, **letters, **parts, **by_type}
 
 
 def create_app(settings: Settings) -> K2App:

@@ -72,5 +72,12 @@ class PatientStart(BootStrategy):
     """Faust's order of services, with the steps between the pages and the consumer."""
 
     def kafka_consumer(self) -> Iterable[ServiceT]:
+        return [self._boot(), *super().kafka_consumer()]
+
+    def producer_only(self) -> Iterable[ServiceT]:
+        """An application that reads nothing boots too, behind its pages."""
+        return [*super().producer_only(), self._boot()]
+
+    def _boot(self) -> Boot:
         app: Any = self.app
-        return [Boot(app, loop=app.loop, beacon=app.beacon), *super().kafka_consumer()]
+        return Boot(app, loop=app.loop, beacon=app.beacon)

@@ -37,4 +37,4 @@ LETTER_TYPE = "dead_letters"
 """What the file of topics calls their data type."""
 
 LETTER_TOPICS = tuple(letter_topic(asset_class, data_type) for data_type in KINDS for asset_class in ASSET_CLASSES)
-"""What the deadletters agent reads."""
+"""All of them; every worker makes those that are missing."""

@@ -154,10 +154,10 @@ class Crew:
 
 @contextmanager
 def crew(folder: Path, environment: Mapping[str, str], *, name: str, workers: int, rate: int = RATE) -> Iterator[Crew]:
-    """`workers` workers on a new topic `market.crypto.trades.{name}`, caught up with a load that goes on."""
+    """`workers` workers on a new topic `market.crypto.trades.{name}`, and what K2_TOPICS names beside it, caught up with a load that goes on."""
     name = f"{name}{uuid4().hex[:6]}"  # a broker that outlives the test keeps its topics
     topic = f"market.crypto.trades.{name}"
-    own = {**QUICK, **environment, "K2_APP_ID": name, "K2_TOPICS": topic}
+    own = {**QUICK, **environment, "K2_APP_ID": name, "K2_TOPICS": ",".join(filter(None, [topic, environment.get("K2_TOPICS")]))}
     with WorkerGroup(folder, own, root=ROOT) as group:
         settings = group.settings()
         schema_id = prepare_topics(settings, [topic])[topic]

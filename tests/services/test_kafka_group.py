@@ -1,4 +1,4 @@
-"""Workers of one consumer group on a real broker: who reads what after each comes and goes, and what becomes of Faust's tables."""
+"""Workers of one consumer group on a real broker: who reads what after each comes and goes, and what becomes of their letters."""
 
 import asyncio
 import time
@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from k2stream.checkout import find_root
+from k2stream.deadletter.kept import origins_of_table
 from k2stream.errors import K2Error
 from k2stream.records import TopicPartition
 from k2stream.topics import KEPT_7_DAYS
@@ -93,11 +94,11 @@ def settled(group: WorkerGroup, workers: int) -> Owners:
 
 
 def until_letters(group: WorkerGroup, count: int) -> None:
-    """Wait until the live table holds so many letters, over all workers."""
+    """Wait until the table of letters holds so many, each once."""
     until = time.monotonic() + WAIT_SECONDS
-    while (found := [sum(((group.state(n) or {}).get("dead_letters_by_reason") or {}).values()) for n in group.running()]) and sum(found) != count:
+    while (found := len(origins_of_table(group.settings()))) != count:
         if time.monotonic() > until:
-            raise K2Error(f"{count} letters expected, the workers' tables hold {found}\n{group.last_lines()}")
+            raise K2Error(f"{count} letters expected, the table holds {found}\n{group.last_lines()}")
         time.sleep(0.1)
 
 

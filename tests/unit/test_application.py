@@ -40,19 +40,18 @@ def declared(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, object]:
 
 def test_the_exact_set_of_agents(declared: Mapping[str, object]) -> None:
     """By their pinned names."""
-    assert declared["agents"] == ["deadletters", "instruments", "quotes", "trades"]
+    assert declared["agents"] == ["instruments", "quotes", "trades"]
 
 
 def test_the_exact_set_of_topics(declared: Mapping[str, object]) -> None:
-    """Market topics come in batches and by pattern, letters one by one and by name."""
+    """Market topics come in batches and by pattern; no agent reads letters, for a flood of them would hold trades up."""
     assert declared["batch_topics"] == {"quotes": ["market.*.*.*"], "reference_data": ["market.*.*.*"], "trades": ["market.*.*.*"]}
-    kinds = ("quotes", "reference_data", "trades")
-    assert declared["event_topics"] == [f"dlq.{asset_class}.{kind}" for asset_class in ("crypto", "equities") for kind in kinds]
+    assert declared["event_topics"] == []
 
 
 def test_the_exact_set_of_tables(declared: Mapping[str, object]) -> None:
     """Live tables have changelog topics, so a new one is a new topic."""
-    assert declared["tables"] == ["instruments", "letters"]
+    assert declared["tables"] == ["instruments"]
 
 
 def test_the_exact_set_of_pages(declared: Mapping[str, object]) -> None:

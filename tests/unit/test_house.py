@@ -87,7 +87,7 @@ def test_every_agent_and_table_has_a_pinned_name() -> None:
         if ast.unparse(decorator).startswith("app.agent")
     }
     assert {a for a in agents if "name=" not in a} == set()
-    assert {match for a in agents for match in re.findall(r"name='(\w+)'", a)} == {"trades", "quotes", "instruments", "deadletters", "replay_letters"}
+    assert {match for a in agents for match in re.findall(r"name='(\w+)'", a)} == {"trades", "quotes", "instruments"}
 
 
 def test_no_agent_function_shares_its_modules_name() -> None:
