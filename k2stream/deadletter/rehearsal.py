@@ -64,7 +64,7 @@ def _judge(topic: str, decoded: Decoded, limits: Limits, now_us: int, is_held: I
     name = TopicName.parse(topic)
     found = {r.offset: Verdict(Outcome.DEAD, r.reason.value, r.text) for r in decoded.rejects}
     found |= {m.offset: Verdict(Outcome.MARKER) for m in decoded.markers}
-    expected = Expected(name.exchange.upper(), name.asset_class, now_us, limits)
+    expected = Expected(name.venue.upper(), name.asset_class, now_us, limits)
     has_id = name.data_type in NATIVE_IDS
     rules = RULES_OF[key_columns(decoded.rows.column_names)[2]] if has_id else INSTRUMENT_RULES
     invalid = broken_rules(decoded.rows, rules, expected)
