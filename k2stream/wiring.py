@@ -89,7 +89,7 @@ def open_capture(
     settings, clock, common = app.settings, SystemClock(), _common(app)
     on_step = on_step_of(settings.crash_at)
     with _local_trouble_ends():
-        table = TradesLake.open(settings, rows, events, dead_letters, quality if settings.quality else None, clock=clock, on_step=on_step)
+        table = TradesLake.open(settings, rows, events, dead_letters, quality, clock=clock, on_step=on_step)
     common.join(table)
     native_id, box, engine = NATIVE_IDS[data_type], LetterBox(app.sink, settings.partitions), Engine.of(settings)
     edges = Edges(

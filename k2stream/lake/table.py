@@ -9,6 +9,7 @@ import structlog
 from pyiceberg.catalog import Catalog
 from pyiceberg.schema import Schema
 from pyiceberg.table import Table
+from pyiceberg.table.snapshots import Snapshot
 
 from k2stream.clock import Clock, Deadline, SystemClock
 from k2stream.errors import K2Error
@@ -20,13 +21,15 @@ from k2stream.lake.evolution import ColumnsMoved, arrow_columns
 from k2stream.lake.expiry import Expiry
 from k2stream.lake.files import FileLists
 from k2stream.lake.group import claimed
-from k2stream.lake.head import Head, head_of, head_or_start
+from k2stream.lake.head import Head, head_of, head_or_start, summary_of
 from k2stream.lake.outbox import EVENTS, FLAGS, LETTERS, Outbox
 from k2stream.lake.parquet import ParquetFormat
 from k2stream.lake.reader import TableReader
+from k2stream.lake.summary import OUTBOX_FILES
+from k2stream.lake.taken import Taken
 from k2stream.lake.turn import Turn
 from k2stream.lake.window import Window
-from k2stream.lake.writer import Staged, WindowWriter
+from k2stream.lake.writer import Staged, WindowWriter, data_folder
 from k2stream.records import TopicPartition
 from k2stream.settings import Settings
 
@@ -99,11 +102,14 @@ class TradesLake(TableReader):
         self._group = settings.app_id
         self._rows = Committer(catalog, self.name, worker_id=worker_id, on_step=on_step, read_head=lambda table: self._claimed(head_of(table)))
         self._rows.table = rows[0]
+        parcels = [(beside, parcel) for beside, parcel in ((events, EVENTS), (letters, LETTERS), (flags, FLAGS)) if beside is not None]
         self._outboxes = [
             Outbox(_taker(catalog, settings, beside, worker_id=worker_id, on_step=on_step), ParquetFormat(*beside), rows[1].name, parcel)
-            for beside, parcel in ((events, EVENTS), (letters, LETTERS), (flags, FLAGS))
-            if beside is not None
+            for beside, parcel in parcels
         ]
+        self._handed_on = {parcel.named_by for _, parcel in parcels}
+        self._folders = tuple(f"{data_folder(beside[0])}/" for beside, _ in parcels)
+        self._others_taken = Taken(catalog, settings)
         self._writer = WindowWriter(rows, events, letters, flags, clock=clock, on_step=on_step, is_synced=settings.fsync)
         stale_after_us = settings.orphan_age_ms * 1000 // ORPHAN_SHARE
         self._windows = WindowCommit(self._rows, clock=clock, stale_after_us=stale_after_us, on_step=on_step)
@@ -111,8 +117,8 @@ class TradesLake(TableReader):
             Expiry(
                 self._rows,
                 kept=settings.snapshots_kept,
-                is_taken=lambda table, snapshot: not any(outbox.owes(table, snapshot) for outbox in self._outboxes),
-                referenced=lambda locations: {held for outbox in self._outboxes for held in outbox.referenced(locations)},
+                is_taken=self._is_taken,
+                referenced=self._referenced,
             ),
             *(Expiry(outbox.committer, kept=settings.snapshots_kept, is_taken=lambda _t, _s: True) for outbox in self._outboxes),
         )
@@ -186,8 +192,21 @@ class TradesLake(TableReader):
                 self._expire(expiry, deadline)
         return appended
 
+    def _is_taken(self, source: Table, snapshot: Snapshot) -> bool:
+        """True if nothing that `snapshot` names waits: neither for an outbox of ours nor for a table that this worker hands nothing on to."""
+        if any(outbox.owes(source, snapshot) for outbox in self._outboxes):
+            return False
+        is_ours = all(key in self._handed_on for key in OUTBOX_FILES if key in summary_of(snapshot))
+        return is_ours or self._others_taken(source, snapshot)
+
+    def _referenced(self, locations: set[str]) -> set[str]:
+        """Which of these files a taking table holds, or may hold: what lies in a folder that no outbox of ours knows is not ours to delete."""
+        foreign = {location for location in locations if not location.startswith(self._folders)}
+        return foreign.union(*(outbox.referenced(locations) for outbox in self._outboxes))
+
     def _expire(self, expiry: Expiry, deadline: Deadline) -> None:
         """Upkeep never stops a worker: what did not expire now does so after a later commit."""
+        self._others_taken = Taken(self.catalog, self._settings)
         try:
             expiry.run(deadline)
         except K2Error as exc:
@@ -202,5 +221,3 @@ class TradesLake(TableReader):
         committer = Committer(self.catalog, self.name, worker_id="adopt", on_step=self._on_step, read_head=head_or_start)
         lists = FileLists(lambda _: committer.table or committer.load())
         return adopt(committer, lists, deadline)
-
-
