@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -10,20 +11,30 @@ import structlog
 
 from k2stream import metrics
 from k2stream.settings import process_environment
+from k2stream.upkeep.lease import LIMIT_SECONDS
 
 log = structlog.get_logger(__name__)
 
 COMMAND = (sys.executable, "-m", "k2stream.cli", "upkeep", "run", "--lead", "--child", "--json")
 
 
-async def run_upkeep() -> dict[str, Any] | None:
-    """Run all tasks if this group has no other leader; what they say, or None if they said nothing. Cancelled, it ends its process."""
+async def run_upkeep(*, command: Sequence[str] = COMMAND, limit_seconds: float = LIMIT_SECONDS) -> dict[str, Any] | None:
+    """Run all tasks if this group has no other leader; what they say, or None if they said nothing.
+
+    Its process ends when this is cancelled and after `limit_seconds`. Raises nothing: a worker goes on without upkeep.
+    """
     environment = {**process_environment(), "K2_CRASH_AT": ""}  # an order to die is this process's own
-    process = await asyncio.create_subprocess_exec(
-        *COMMAND, env=environment, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
-    )
+    pipe = asyncio.subprocess.PIPE
     try:
-        said, errors = await process.communicate()
+        process = await asyncio.create_subprocess_exec(*command, env=environment, stdin=asyncio.subprocess.DEVNULL, stdout=pipe, stderr=pipe)
+    except OSError as exc:  # no memory, no process or no file left for it
+        _failed(cause=f"its process was not started: {exc}")
+        return None
+    try:
+        said, errors = await asyncio.wait_for(process.communicate(), limit_seconds)
+    except TimeoutError:
+        _failed(cause=f"not done after {limit_seconds:g} s, so its process was ended")
+        return None
     finally:
         if process.returncode is None:
             with suppress(ProcessLookupError):
@@ -32,11 +43,15 @@ async def run_upkeep() -> dict[str, Any] | None:
     try:
         found: dict[str, Any] = orjson.loads(said)
     except orjson.JSONDecodeError:
-        log.warning("upkeep.failed", exit_code=process.returncode, says=errors.decode(errors="replace")[-500:])
-        metrics.UPKEEP_POSTPONED.labels("run").inc()
+        _failed(exit_code=process.returncode, says=errors.decode(errors="replace")[-500:])
         return None
     tell(found)
     return found
+
+
+def _failed(**why: object) -> None:
+    log.warning("upkeep.failed", **why)
+    metrics.UPKEEP_POSTPONED.labels("run").inc()
 
 
 def tell(found: dict[str, Any]) -> None:

@@ -5,24 +5,24 @@ Advice only, as turns are: two that both think they lead lose some work, never a
 
 import fcntl
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Event, Thread
-from typing import Any
 from uuid import uuid4
 
 import structlog
 
+from k2stream.clock import Deadline
 from k2stream.errors import StateError
+from k2stream.state.turn import Evaluate
 
 log = structlog.get_logger(__name__)
 
 LEASE_MS = 30_000
 """A leader that died is followed after so long at most."""
-
-Evaluate = Callable[[str, Sequence[str], Sequence[str | int]], Any]
-"""Runs a script with these keys and arguments; raises StateError if Redis does not."""
+LIMIT_SECONDS = 3_600.0
+"""Nobody leads for longer at a stretch: one that hangs must not keep the lead. What a long run has done by then holds, the next goes on."""
 
 _TAKE = """
 if redis.call('EXISTS', KEYS[2]) == 1 and redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
@@ -38,7 +38,7 @@ return redis.call('DEL', KEYS[1])
 
 
 @contextmanager
-def redis_lease(evaluate: Evaluate, app_id: str, *, rest_ms: int) -> Iterator[bool]:
+def redis_lease(evaluate: Evaluate, app_id: str, *, rest_ms: int, limit_seconds: float = LIMIT_SECONDS) -> Iterator[bool]:
     """True inside if this process leads; when it has done so nobody does for `rest_ms`. Without an answer of Redis everybody may lead."""
     tag, token, is_over = f"{app_id}:{{upkeep}}", uuid4().hex, Event()
     keys = (f"{tag}:lease", f"{tag}:rest")
@@ -48,7 +48,7 @@ def redis_lease(evaluate: Evaluate, app_id: str, *, rest_ms: int) -> Iterator[bo
         log.info("upkeep.no_lease", cause=str(exc), then="done without it")
         yield True
         return
-    keeper = Thread(target=_hold, args=(evaluate, keys, token, is_over), daemon=True)
+    keeper = Thread(target=_hold, args=(evaluate, keys, token, is_over, Deadline.after(limit_seconds)), name="upkeep-lease", daemon=True)
     try:
         if is_ours:
             keeper.start()
@@ -60,8 +60,8 @@ def redis_lease(evaluate: Evaluate, app_id: str, *, rest_ms: int) -> Iterator[bo
                 evaluate(_GIVE_BACK, keys, (token, rest_ms))
 
 
-def _hold(evaluate: Evaluate, keys: Sequence[str], token: str, is_over: Event) -> None:
-    while not is_over.wait(LEASE_MS / 3000):
+def _hold(evaluate: Evaluate, keys: Sequence[str], token: str, is_over: Event, limit: Deadline) -> None:
+    while not is_over.wait(LEASE_MS / 3000) and not limit.is_over():
         with suppress(StateError):
             evaluate(_TAKE, keys, (token, LEASE_MS))
 
