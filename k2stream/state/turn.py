@@ -30,6 +30,8 @@ WAIT_SECONDS = 10.0
 """Nobody waits longer, whatever the queue says."""
 FIRST_POLL_SECONDS, NEXT_POLL_SECONDS = 0.005, 0.02
 """How often the first of the queue asks, and, for each place behind it, how much less often the others do."""
+LAST_POLL_SECONDS = SILENT_MS / 4000
+"""Nobody asks less often, however long the queue: who is silent loses the place."""
 GONE_MS = 60_000
 """A queue that nobody stands in any more."""
 
@@ -71,6 +73,11 @@ return redis.call('ZREM', KEYS[3], ARGV[1])
 """
 
 
+def poll_seconds(place: int) -> float:
+    """How long one at this place of the queue waits before it asks again."""
+    return min(FIRST_POLL_SECONDS + NEXT_POLL_SECONDS * place, LAST_POLL_SECONDS)
+
+
 class RedisTurn:
     """Gives turns to the threads of one worker; a call is one turn."""
 
@@ -105,7 +112,7 @@ class RedisTurn:
             if bound.is_over():
                 log.info("turn.not_come", waited_seconds=self._wait_seconds, place=place, then="committed without it")
                 return False
-            time.sleep(FIRST_POLL_SECONDS + NEXT_POLL_SECONDS * place)
+            time.sleep(poll_seconds(place))
 
     def _names(self, table: str) -> tuple[str, str, str]:
         tag = f"{self._app_id}:{{turn {table}}}"
