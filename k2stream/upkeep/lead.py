@@ -5,11 +5,11 @@ from contextlib import contextmanager
 
 from k2stream.clock import SystemClock
 from k2stream.lake.home_turn import HomeTurn
-from k2stream.lake.turn import Turn, no_turn
+from k2stream.lake.turn import Turn
 from k2stream.settings import Settings
-from k2stream.state.open import open_store, turn_of
+from k2stream.state.open import open_store
 from k2stream.state.redis import RedisStore
-from k2stream.state.store import StateStore
+from k2stream.state.turn import RedisTurn
 from k2stream.upkeep.lease import file_lease, redis_lease
 
 REST_SHARE = 0.9
@@ -22,7 +22,7 @@ def leading(settings: Settings, *, is_asked: bool) -> Iterator[bool]:
     rest_ms = int(settings.upkeep_ms * REST_SHARE)
     if not is_asked:
         yield True
-    elif isinstance(store := _shared(settings), RedisStore):
+    elif store := _shared(settings):
         try:
             with redis_lease(store.evaluate, settings.app_id, rest_ms=rest_ms) as is_ours:
                 yield is_ours
@@ -43,11 +43,12 @@ def turns_of(settings: Settings) -> Iterator[Turn]:
         yield HomeTurn(settings.home_path("upkeep"))
         return
     try:
-        yield turn_of(store, settings) or no_turn
+        yield RedisTurn(store.evaluate, settings.app_id)
     finally:
         store.close()
 
 
-def _shared(settings: Settings) -> StateStore | None:
+def _shared(settings: Settings) -> RedisStore | None:
     """The Redis that workers share; None where each has its own state."""
-    return open_store(settings) if settings.redis_url and settings.state != "memory" else None
+    store = open_store(settings) if settings.redis_url else None
+    return store if isinstance(store, RedisStore) else None

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from k2stream.query.engine import Engine
-from k2stream.query.fingerprint import FROM_FILES, Fingerprint, table_fingerprint
+from k2stream.query.fingerprint import FROM_FILES, table_fingerprint
 from k2stream.table_file import TableFile
 
 
@@ -11,8 +11,4 @@ def is_same(engine: Engine, before: Sequence[TableFile], after: Sequence[TableFi
     """True for equal rows, each as often, in whatever files and order; a column that no file of `before` has is not asked for. Raises QueryError."""
     held = set(engine.ask(f"SELECT * {FROM_FILES} LIMIT 0", files=before).schema.names)
     names = [name for name in columns if name in held]
-    return _fingerprint(engine, before, names) == _fingerprint(engine, after, names)
-
-
-def _fingerprint(engine: Engine, files: Sequence[TableFile], names: Sequence[str]) -> Fingerprint:
-    return table_fingerprint(engine, files, names)
+    return table_fingerprint(engine, before, names) == table_fingerprint(engine, after, names)
