@@ -8,6 +8,7 @@ import pyarrow as pa
 from k2stream.deadletter.envelope import Letter
 from k2stream.deadletter.standing import DeadLetters
 from k2stream.deadletter.trail import Act, word
+from k2stream.decode.columns import decoded_schema
 from k2stream.decode.decoder import Decoder
 from k2stream.decode.registry import open_registry
 from k2stream.errors import QueryError
@@ -29,7 +30,7 @@ def newest(letters: DeadLetters, record: str) -> Letter:
 
 
 def edited(letters: DeadLetters, record: str, fields: Mapping[str, object], *, key: bytes | None) -> None:
-    """Give fields of a record other values; raises QueryError if it cannot be read, or a value is not what its field takes."""
+    """Give fields of a record other values; raises QueryError if it cannot be read, one of its fields would be lost, or a value is not what its field takes."""
     letter = newest(letters, record)
     name = SCHEMA_OF_DATA_TYPE[TopicName.parse(letter.topic).data_type]
     schema, row = body_schema(name), _row_of(letters, letter, name)
@@ -71,6 +72,11 @@ def _row_of(letters: DeadLetters, letter: Letter, name: str) -> dict[str, object
     if not decoded.rows.num_rows:
         why = decoded.rejects[0].text if decoded.rejects else "it has no value"
         raise QueryError(f"{letter.first_origin} cannot be read, so no field of it can be set: {why} Give its whole value with --value-file.")
+    if lost := [column for column in decoded.rows.column_names if column not in decoded_schema(name).names and decoded.rows[column].null_count == 0]:
+        raise QueryError(
+            f"{letter.first_origin} has {', '.join(lost)} beyond the fields of {name}; set one by one, they would be lost. "
+            "Give its whole value with --value-file."
+        )
     row: dict[str, object] = decoded.rows.select(body_schema(name).names).to_pylist()[0]
     return row
 

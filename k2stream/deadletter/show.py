@@ -81,7 +81,10 @@ def rehearsed(letters: DeadLetters, selection: Selection) -> Iterator[tuple[Lett
     edits, decoders, registry = letters.edits(), dict[str, Decoder](), open_registry(letters.settings)
 
     def decoder_of(data_type: str) -> Decoder:
-        return decoders.setdefault(data_type, Decoder(SCHEMA_OF_DATA_TYPE[data_type], registry))
+        if data_type not in decoders:
+            columns = letters.columns_of(data_type)
+            decoders[data_type] = Decoder(SCHEMA_OF_DATA_TYPE[data_type], registry, held=lambda: columns)
+        return decoders[data_type]
 
     limits = Limits(max_ahead_us=letters.settings.max_ahead_ms * 1000, max_age_us=letters.settings.max_age_ms * 1000)
     for start in range(0, len(origins), AT_ONCE):

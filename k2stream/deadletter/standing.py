@@ -103,6 +103,10 @@ class DeadLetters:
         """Head and files of the table that a topic's rows go to; None if there is none."""
         return self._files.head_of(table_of(TopicName.parse(topic).data_type))
 
+    def columns_of(self, data_type: str) -> pa.Schema | None:
+        """Columns of the table that a data type's rows go to; None if there is none."""
+        return self._files.columns_of(table_of(data_type))
+
     def settle(self) -> int:
         """Write down what became of everything that was published; how many that were."""
         letter = self.letters()

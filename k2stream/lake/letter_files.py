@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 
+import pyarrow as pa
 from pyiceberg.catalog import Catalog
 from pyiceberg.exceptions import NoSuchTableError
 from pyiceberg.table import Table
 
+from k2stream.lake.evolution import arrow_columns
 from k2stream.lake.files import FileLists
 from k2stream.lake.head import Head, head_of, head_or_start
 from k2stream.lake.outbox import LETTERS, applied_of, named_after
@@ -48,6 +50,11 @@ class LetterFiles:
             return None
         head = head_of(table)
         return head, FileLists(lambda _: table).files(head.snapshot_id) if head.snapshot_id is not None else []
+
+    def columns_of(self, source: str) -> pa.Schema | None:
+        """A source's columns; None if there is no such table. Raises LakeError."""
+        table = self._load(source)
+        return None if table is None else arrow_columns(table.schema())
 
     def _load(self, name: str) -> Table | None:
         with translated("read the table", f"{self._namespace}.{name}"):

@@ -1,18 +1,24 @@
 """`k2 dlq` on a lake whose letters were committed: chosen, rehearsed, mended, parked, exported; nothing is published by looking."""
 
 import base64
+import io
 import json
 from pathlib import Path
 
+import fastavro
 import pytest
+from pyiceberg.types import LongType
 from typer.testing import CliRunner
 
 from k2stream.cli import app
+from k2stream.deadletter.edit import edited, edited_bytes
 from k2stream.deadletter.envelope import decode_letter, letter_of, letter_of_line
 from k2stream.deadletter.keep import keep_letters
 from k2stream.deadletter.kept import origins_of_table
 from k2stream.deadletter.rows import letter_rows
+from k2stream.deadletter.standing import DeadLetters
 from k2stream.decode.registry import open_registry
+from k2stream.errors import QueryError
 from k2stream.feed.avro import encode_one
 from k2stream.rows import avro_schema, body_schema
 from k2stream.testing import trade_rows
@@ -41,6 +47,17 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LakeSite:
         if number == 0:
             assert worker.take_outbox(soon()) == 1
     return site
+
+
+def noted(site: LakeSite, note: str | None) -> bytes:
+    """A good trade whose schema has a field more than the contract."""
+    contract = avro_schema("trade_v2")
+    schema = {**contract, "fields": [*contract["fields"], {"name": "venue_note", "type": ["null", "string"], "default": None}]}
+    row = trade_rows([{"trade_id": "ASX-77"}]).select(body_schema("trade_v2").names).to_pylist()[0]
+    schema_id = open_registry(site.settings).register(TopicName.parse(TP.topic).subject, schema)
+    body = io.BytesIO()
+    fastavro.schemaless_writer(body, fastavro.parse_schema(schema), {**row, "venue_note": note})
+    return b"\0" + schema_id.to_bytes(4, "big") + body.getvalue()
 
 
 def k2(*arguments: str, code: int = 0) -> str:
@@ -84,6 +101,30 @@ def test_a_rehearsal_says_what_would_become_of_each_and_publishes_nothing(site: 
     assert "1 duplicate" in k2("replay", "--id", record)  # that trade has a row
     assert "published" not in k2("trail")
     assert not site.settings.home_path("log").exists()
+
+
+def test_a_rehearsal_refuses_what_does_not_fit_the_columns_that_the_table_got_later(site: LakeSite) -> None:
+    """A field of another type than the table's column of that name stays a letter, as a worker would find."""
+    with site.stranger().update_schema() as change:
+        change.add_column("venue_note", LongType())
+    record = f"{TP.topic}/0/3"
+    with DeadLetters(site.settings) as letters:
+        edited_bytes(letters, record, noted(site, "late"), key=None)
+    assert "1 dead " in k2("replay", "--id", record)
+
+
+def test_an_edit_of_one_field_never_drops_another(site: LakeSite) -> None:
+    """A field that the contract does not have would be lost: said, and nothing is edited; one that is null is no loss."""
+    record = f"{TP.topic}/0/3"
+    with DeadLetters(site.settings) as letters:
+        edited_bytes(letters, record, noted(site, "late"), key=None)
+        before = letters.edits()
+        with pytest.raises(QueryError, match=r"venue_note.*--value-file"):
+            edited(letters, record, {"price": "35.12"}, key=None)
+        assert letters.edits() == before
+        edited_bytes(letters, record, noted(site, None), key=None)
+        edited(letters, record, {"price": "35.12"}, key=None)
+    assert "1 row, as " in k2("replay", "--id", record)
 
 
 def test_what_is_parked_no_replay_takes_until_it_is_released(site: LakeSite) -> None:
