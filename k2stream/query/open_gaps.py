@@ -7,24 +7,9 @@ import pyarrow as pa
 
 from k2stream.number_spans import Span, of_numbers, without
 from k2stream.query.engine import Engine
+from k2stream.query.gaps import OWING, GapFilter, gaps_now
 from k2stream.query.questions import files_for
 from k2stream.table_file import TableFile
-
-# A session that begins anew may open the same range again, so openings and fillings are counted. What is missing only ever shrinks.
-OPEN_GAPS = """
-SELECT
-  exchange, symbol, data_type, first_sequence, last_sequence,
-  CASE WHEN count(*) FILTER (kind = 'opened') > 1 THEN last_sequence - first_sequence + 1 ELSE min(missing) END AS missing,
-  arg_max(cause, timestamp) FILTER (kind = 'opened') AS cause,
-  max(timestamp) FILTER (kind = 'opened') AS timestamp,
-  max(previous_timestamp) FILTER (kind = 'opened') AS previous_timestamp
-FROM read_parquet($files, hive_partitioning = false)
-WHERE kind IN ('opened', 'shrunk', 'filled', 'waived')
-AND ($exchange IS NULL OR exchange = $exchange) AND ($data_type IS NULL OR data_type = $data_type)
-GROUP BY exchange, symbol, data_type, first_sequence, last_sequence
-HAVING count(*) FILTER (kind = 'opened') > count(*) FILTER (kind IN ('filled', 'waived'))
-ORDER BY timestamp, exchange, symbol, first_sequence
-"""
 
 HELD = """
 SELECT DISTINCT source_sequence AS number
@@ -52,15 +37,14 @@ class OpenGap:
 
 
 def open_gaps(engine: Engine, files: Sequence[TableFile], *, exchange: str | None = None, data_type: str | None = None) -> list[OpenGap]:
-    """Gaps of which something is missing, in order of their time; `files` are those of the gaps table."""
-    if not files:
-        return []
-    found = engine.ask(OPEN_GAPS, files=files, values={"exchange": exchange, "data_type": data_type})
-    times = [found[name].cast(pa.int64()).to_pylist() for name in ("previous_timestamp", "timestamp")]
+    """Gaps of which something is missing that nobody accepted, in order of their time, as the ledger says; `files` are those of the gaps table."""
+    found = gaps_now(engine, files, GapFilter(exchange, data_type=data_type, states=OWING))
+    times = [found[name].cast(pa.int64()).to_pylist() for name in ("after", "before")]
     words = found.select(["exchange", "symbol", "data_type", "first_sequence", "last_sequence", "missing", "cause"]).to_pylist()
     return [
         OpenGap(w["exchange"], w["symbol"], w["data_type"], w["first_sequence"], w["last_sequence"], w["missing"], w["cause"], before or after, after)
         for w, before, after in zip(words, *times, strict=True)
+        if w["cause"] is not None  # the event that opened it is not in the table yet
     ]
 
 
