@@ -126,6 +126,16 @@ async def test_what_the_venue_does_not_have_is_known_and_not_waited_for(name: st
 
 
 @pytest.mark.parametrize("name", SYMBOLS)
+async def test_what_an_endpoint_that_lags_behind_the_stream_does_not_have_yet_is_not_absent(name: str, certificate: Certificate) -> None:
+    """Its newest trade is older than the gap's end, so of what is newer it says nothing; noted as absent it would never be asked for again."""
+    newest = FIRST + 1_499
+    numbers, absent = await asked(name, site(name, absent=range(newest + 1, FIRST + 3_000)), FIRST + 10, FIRST + 1_999, certificate)
+    assert (numbers, absent) == (list(range(FIRST + 10, newest + 1)), [])
+    none, absent = await asked(name, site(name, absent=range(newest + 1, FIRST + 3_000)), newest + 1, newest + 3, certificate)
+    assert (none, absent) == ([], [])
+
+
+@pytest.mark.parametrize("name", SYMBOLS)
 async def test_an_empty_answer_says_nothing(name: str, certificate: Certificate) -> None:
     """It is no proof that the trades do not exist: they are asked for another time."""
     numbers, absent = await asked(name, site(name, faults={0: Fault(trades=0)}), FIRST + 10, FIRST + 12, certificate)

@@ -12,8 +12,8 @@ TRADE = ("time", "trade_id", "price", "size", "side")
 
 
 def begin(wanted: Wanted) -> Question:
-    """The trades before the one behind the last wanted one."""
-    return _before_number(wanted.symbol, wanted.last + 1)
+    """The last wanted trade with the one behind it, and those before: the endpoint may lag behind the stream, and that one tells that it does not."""
+    return _before_number(wanted.symbol, wanted.last + 2)
 
 
 def read(body: bytes, question: Question, wanted: Wanted, *, new_id: NewId, now_us: int) -> Page:
@@ -27,11 +27,12 @@ def read(body: bytes, question: Question, wanted: Wanted, *, new_id: NewId, now_
     trades = tuple(read_fields(t, lambda d: _row(d, wanted.symbol, new_id(), now_us), required=TRADE, what="A trade of Coinbase") for t in found)
     if not trades:
         return Page((), None, None)
-    lowest, _ = numbers_of(trades)
+    lowest, highest = numbers_of(trades)
     if lowest >= question.cursor:
         return Page(trades, None, None)
     more = _before_number(wanted.symbol, lowest) if lowest > wanted.first else None
-    return Page(trades, (lowest, question.cursor - 1), more)
+    is_behind = question.cursor > wanted.last + 1 and highest <= wanted.last  # what is newer may only not be there yet
+    return Page(trades, (lowest, highest if is_behind else question.cursor - 1), more)
 
 
 def _before_number(symbol: str, cursor: int) -> Question:
