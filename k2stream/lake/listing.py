@@ -6,7 +6,7 @@ from contextlib import suppress
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from pyarrow.fs import FileSelector
+from pyarrow.fs import FileInfo, FileSelector
 from pyiceberg.catalog import Catalog
 from pyiceberg.exceptions import NoSuchNamespaceError
 from pyiceberg.io.pyarrow import PyArrowFileIO
@@ -25,7 +25,7 @@ class Found(NamedTuple):
     location: str
     size_bytes: int
     changed_at_us: int
-    """By the store's clock, microseconds since the epoch."""
+    """By the store's clock, microseconds since the epoch; the moment of listing where the store does not say."""
 
 
 def tables_of(catalog: Catalog, settings: Settings) -> list[str]:
@@ -35,11 +35,11 @@ def tables_of(catalog: Catalog, settings: Settings) -> list[str]:
     return []
 
 
-def files_below(table: Table) -> list[Found]:
+def files_below(table: Table, *, now_us: int) -> list[Found]:
     """All files below the table's location; raises LakeError if the store does not list them."""
     location = table.location().rstrip("/")
     with translated("list the files", location):
-        return list(_on_disk(location) if local_path(location) is not None else _in_store(table, location))
+        return list(_on_disk(location) if local_path(location) is not None else _in_store(table, location, now_us))
 
 
 def plain(location: str) -> str:
@@ -61,7 +61,7 @@ def _on_disk(location: str) -> Iterator[Found]:
             yield Found(f"{location}/{os.path.relpath(path, root)}", status.st_size, status.st_mtime_ns // 1000)
 
 
-def _in_store(table: Table, location: str) -> Iterator[Found]:
+def _in_store(table: Table, location: str, now_us: int) -> Iterator[Found]:
     if not isinstance(table.io, PyArrowFileIO):
         raise LakeError(f"{name_of(table)} lies at {location}, whose files cannot be listed: expected a folder or s3://.")
     parts = urlsplit(location)
@@ -69,4 +69,9 @@ def _in_store(table: Table, location: str) -> Iterator[Found]:
     store = table.io.fs_by_scheme(parts.scheme, parts.netloc)
     for file in store.get_file_info(FileSelector(root, recursive=True)):
         if file.is_file:
-            yield Found(location + file.path.removeprefix(root), file.size, (file.mtime_ns or 0) // 1000)
+            yield found_of(file, location + file.path.removeprefix(root), now_us=now_us)
+
+
+def found_of(file: FileInfo, location: str, *, now_us: int) -> Found:
+    """A file as a store's listing says it is; one without a time is taken for new, so that nothing is deleted for its age."""
+    return Found(location, file.size, now_us if file.mtime_ns is None else file.mtime_ns // 1000)

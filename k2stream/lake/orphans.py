@@ -8,6 +8,7 @@ The time at which a file was first seen unnamed is kept beside the table, in `up
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import structlog
@@ -34,7 +35,7 @@ class Orphans:
     gone: tuple[Found, ...]
     """Deleted; with `is_dry` what would be."""
     waiting: tuple[Found, ...]
-    """Named by nothing, but too young, or not known for long enough."""
+    """Named by nothing, but too young, not known for long enough, or not to be deleted just now."""
     unknown: tuple[Found, ...]
     """Of no kind that k2stream writes."""
 
@@ -50,17 +51,17 @@ def remove_orphans(table: Table, others: Sequence[Table], *, now_us: int, age_us
     """
     with translated("read the list of data files", name_of(table)):
         sure = {plain(path) for path in live_files(table)}
-    found = files_below(table)
+    found = files_below(table, now_us=now_us)
     if missing := sure - {plain(f.location) for f in found}:
         raise LakeError(f"{name_of(table)} names {len(missing)} files that its store does not list, {min(missing)} first. Nothing was deleted; run `k2 audit`.")
     live = {plain(name) for each in (table, *others) for name in named_by(_now(each))}
     unnamed = [f for f in found if plain(f.location) not in live]
     ours = [f for f in unnamed if f.location.endswith(KINDS)]
     since = _since(table, ours, now_us)
-    gone = [f for f in ours if now_us - f.changed_at_us >= age_us and now_us - since[f.location] >= read_us]
+    over = [f for f in ours if now_us - f.changed_at_us >= age_us and now_us - since[f.location] >= read_us]
+    gone = over if is_dry else _delete(table, over)
     waiting = sorted(set(ours) - set(gone))
     if not is_dry:
-        _delete(table, gone)
         _keep(table, {f.location: since[f.location] for f in waiting})
     return Orphans(tuple(gone), tuple(waiting), tuple(f for f in unnamed if not f.location.endswith(KINDS) and f.location != _ledger(table)))
 
@@ -86,18 +87,19 @@ def named_by(table: Table) -> set[str]:
     return names | manifests
 
 
-def _delete(table: Table, files: Iterable[Found]) -> None:
-    deleted = 0
+def _delete(table: Table, files: Iterable[Found]) -> list[Found]:
+    """Those of `files` that are gone."""
+    gone = list[Found]()
     for file in files:
         try:
-            table.io.delete(file.location)
-            deleted += 1
-        except FileNotFoundError:
-            continue
+            with suppress(FileNotFoundError):
+                table.io.delete(file.location)
+            gone.append(file)
         except OSError as exc:  # what cannot be deleted now is tried again
             log.warning("orphan.kept", file=file.location, cause=str(exc))
-    if deleted:
-        log.info("orphans.deleted", table=name_of(table), files=deleted)
+    if gone:
+        log.info("orphans.deleted", table=name_of(table), files=len(gone))
+    return gone
 
 
 def _ledger(table: Table) -> str:

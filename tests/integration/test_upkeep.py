@@ -9,7 +9,7 @@ import pytest
 from k2stream.audit import audit
 from k2stream.clock import SystemClock
 from k2stream.errors import LakeError, SettingsError
-from k2stream.lake.file_io import local_path
+from k2stream.lake.file_io import DurableFileIO, local_path
 from k2stream.lake.offsets import Counts
 from k2stream.lake.table import TradesLake
 from k2stream.query.engine import Engine
@@ -70,6 +70,24 @@ def test_orphans_go_once_they_are_old_and_nothing_else_does(site: LakeSite, upke
     assert report.counts["unknown"] == 1
     assert site.offsets() == list(range(18))
     assert balanced(site, worker)
+
+
+def test_an_orphan_that_cannot_be_deleted_is_not_called_deleted(site: LakeSite, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store that refuses deletes: the file is counted as waiting, not as gone, and goes at once when it may."""
+    crashed = filled(site, 2).write(window(3, 6, 9)).files[0].file_path
+    later(site, 2).orphans("trades")
+
+    def refuse(_: object, location: str) -> None:
+        raise PermissionError(f"AWS Error ACCESS_DENIED during DeleteObject operation: {location}")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DurableFileIO, "delete", refuse)
+        report = later(site, 2.1).orphans("trades")
+    assert (report.counts["files"], report.counts["bytes"], report.trouble) == (0, 0, None)
+    assert report.counts["waiting"] >= 1
+    assert site.exists(crashed)
+    assert later(site, 2.1).orphans("trades").counts["files"] >= 1
+    assert not site.exists(crashed)
 
 
 def test_a_dry_run_changes_nothing(site: LakeSite, upkeep: Upkeep) -> None:
