@@ -16,13 +16,13 @@ from pyiceberg.table.update import AssertTableUUID
 from pyiceberg.table.update.snapshot import _MergeAppendFiles
 
 from k2stream.errors import LakeError
-from k2stream.lake.append import Prepared
+from k2stream.lake.append import OneChange, Prepared
 from k2stream.lake.head import name_of
 
 
 def prepare_overwrite(table: Table, files: Sequence[DataFile], drops: Collection[str], summary: Mapping[str, str], *, commit_id: str) -> Prepared:
     """Write the manifests of a snapshot on `table`'s head without the files at `drops` and with `files`; raises LakeError if one is not live there."""
-    producer = _Exchange(operation=Operation.OVERWRITE, transaction=table.transaction(), io=table.io, snapshot_properties=dict(summary))
+    producer = _Exchange(operation=Operation.OVERWRITE, transaction=OneChange(table), io=table.io, snapshot_properties=dict(summary))
     producer.commit_uuid = UUID(commit_id)
     producer.drops = frozenset(drops)
     for file in files:

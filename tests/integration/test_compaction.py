@@ -5,6 +5,7 @@ import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pyarrow as pa
 import pytest
@@ -12,6 +13,8 @@ from pyiceberg.types import StringType
 
 from k2stream.errors import LakeError, VectorMissing
 from k2stream.lake.offsets import Counts
+from k2stream.lake.overwrite import prepare_overwrite
+from k2stream.lake.summary import KIND
 from k2stream.testing import CatalogThatCommitsThenFails, CatalogThatLosesTheRace
 from tests.integration.conftest import Place
 from tests.integration.lake_site import TP, LakeSite, soon, window
@@ -43,6 +46,15 @@ def test_compaction_keeps_every_row_and_all_that_a_head_carries(site: LakeSite) 
     assert (after.carried, after.has_own_vector) == (head.carried, True)
     keys = list(zip(*(site.parquet(done.outputs[0])[1][name].to_pylist() for name in ("symbol", "timestamp")), strict=True))
     assert keys == sorted(keys)
+
+
+def test_a_swap_does_not_copy_the_metadata_at_each_look(site: LakeSite, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With fifty snapshots the copies take longer than a window, and whoever writes windows is faster each time."""
+    worker, copies = filled(site, 3), list[str]()
+    monkeypatch.setattr("pyiceberg.table.update_table_metadata", lambda metadata, *_: copies.append("copied") or metadata)
+    table = worker.committers()["trades"].load()
+    prepare_overwrite(table, (), live(site), {KIND: "compaction"}, commit_id=str(uuid4()))
+    assert copies == []
 
 
 def test_compaction_done_twice_finds_nothing_the_second_time(site: LakeSite) -> None:
