@@ -169,22 +169,28 @@ class BatchNativeConsumer(PatientConsumer):
         return {tp: self._epochs[tp] for tp in tps}
 
     async def _seek_batches(self, epochs: Mapping[TP, int]) -> None:
-        """Begin `epochs` at the handler's positions, trying until that succeeds, they end, or the worker stops."""
+        """Begin `epochs` at the handler's positions, each as soon as it is known, until all have begun, they end, or the worker stops."""
         for delay_seconds in itertools.chain(BACKOFF_SECONDS, itertools.repeat(BACKOFF_SECONDS[-1])):
             async with self._seek_lock:
-                tps = {tp for tp, epoch in epochs.items() if self._epochs[tp] == epoch and tp not in self._readings}
+                tps = self._unbegun(epochs)
                 if not tps or self.should_stop or self.batch_handler is None:
                     return
+                trouble: Exception | None = None
                 try:
                     known = await self.batch_handler.positions({TopicPartition(*tp) for tp in tps})
-                    positions = {tp: known[TopicPartition(*tp)] for tp in tps if self._epochs[tp] == epochs[tp]}
+                    positions = {TP(*tp): offset for tp, offset in known.items() if TP(*tp) in self._unbegun(epochs)}
                     await self.seek_wait(positions)
-                except Exception as exc:  # whatever a handler raises: reading on without a position would be worse
-                    self.log.warning("No position yet for %s partitions, asking again in %.1f s: %r", len(tps), delay_seconds, exc)
-                else:
                     self._begin_epoch({tp: offset for tp, offset in positions.items() if self._epochs[tp] == epochs[tp]})
-                    continue
+                except Exception as exc:  # whatever a handler raises: reading on without a position would be worse
+                    trouble = exc
+                if not (missing := self._unbegun(epochs)):
+                    return
+                self.log.warning("No position yet for %s partitions, asking again in %.1f s: %r", len(missing), delay_seconds, trouble)
             await self.sleep(delay_seconds)
+
+    def _unbegun(self, epochs: Mapping[TP, int]) -> set[TP]:
+        """Partitions whose epoch is still this one and that are not read yet."""
+        return {tp for tp, epoch in epochs.items() if self._epochs[tp] == epoch and tp not in self._readings}
 
     def _begin_epoch(self, positions: Mapping[TP, int]) -> None:
         with self._acks_lock:

@@ -14,7 +14,7 @@ class BatchHandler(Protocol):
         """Names that are delivered as batches, as of now."""
 
     async def positions(self, tps: set[TopicPartition]) -> Mapping[TopicPartition, int]:
-        """Offset to read from, for each of `tps`: the table's `next`. What it raises is retried with backoff."""
+        """Offset to read from, for each of `tps` that is known: the table's `next`. Asked again, with backoff, for those left out, or if it raises."""
 
     async def revoke(self, tps: set[TopicPartition], deadline: Deadline) -> None:
         """Settle or drop the windows of `tps`; past the deadline the task is cancelled and left behind."""

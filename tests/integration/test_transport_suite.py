@@ -87,6 +87,22 @@ async def test_vector_decides_where_to_read_whatever_the_group_committed(site: S
     assert [r.offset for r in worker.rows(tp)] == [5, 6, 7, 8, 9]
 
 
+async def test_partition_without_a_position_keeps_no_other_from_being_read(site: Site, tmp_path: Path) -> None:
+    """The table of one data type does not answer: the others are read, and its own partitions as soon as it does."""
+    tp, away = await one_partition(site), await one_partition(site)
+    for one in (tp, away):
+        await numbered(site, one, [3])
+    worker = Worker(site, tmp_path, [tp.topic, away.topic])
+    worker.handler.unknown = {away}
+    async with running(worker):
+        await worker.until_read(tp, 3)
+        assert not worker.rows(away)
+        worker.handler.unknown = set()
+        await worker.until_read(away, 3)
+
+    assert [int(v) for v in worker.values(tp)] == [int(v) for v in worker.values(away)] == [0, 1, 2]
+
+
 async def test_commit_never_passes_a_batch_that_is_not_acked(site: Site, tmp_path: Path) -> None:
     """Acks may come in any order; the group's offset moves only over what is done without a gap."""
     tp = await one_partition(site)

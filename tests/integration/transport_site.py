@@ -198,6 +198,8 @@ class Vector:
     def __init__(self, topics: list[str]) -> None:
         self.topics = topics
         self.positions_of: dict[TopicPartition, int] = {}
+        self.unknown: set[TopicPartition] = set()
+        """Partitions whose position nobody knows yet."""
         self.lost: list[tuple[TopicPartition, int, int]] = []
         self.revoked: list[set[TopicPartition]] = []
         self.hangs_in_revoke = False
@@ -206,7 +208,7 @@ class Vector:
         return frozenset(self.topics)
 
     async def positions(self, tps: set[TopicPartition]) -> Mapping[TopicPartition, int]:
-        return {tp: self.positions_of.get(tp, 0) for tp in tps}
+        return {tp: self.positions_of.get(tp, 0) for tp in tps - self.unknown}
 
     async def revoke(self, tps: set[TopicPartition], deadline: Deadline) -> None:
         self.revoked.append(tps)
