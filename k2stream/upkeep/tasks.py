@@ -1,6 +1,6 @@
 """What keeps tables healthy, task by task, over all tables of the namespace; the command line and the agent both come here."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import date, timedelta
@@ -193,17 +193,32 @@ class Upkeep:
 
 
 def run_all(upkeep: Upkeep, settings: Settings, *, is_dry: bool = False) -> list[Report]:
-    """Every task on every table, as the agent does it; one that fails does not keep the others from being done."""
-    keep, reports = keep_days_of(settings), list[Report]()
-    for table in upkeep.tables():
-        if table in keep:
-            reports.append(upkeep.retain(table, keep[table], is_dry=is_dry))
+    """Every task on every table, as the agent does it; one that fails, or that cannot be done, does not keep the others from being done."""
+    tables = upkeep.tables()
+    reports = list(_retained(upkeep, settings, tables, is_dry))
+    for table in tables:
         reports += [
             upkeep.compact(table, is_whole=False, is_dry=is_dry),
             upkeep.expire(table, is_dry=is_dry),
             upkeep.orphans(table, is_dry=is_dry),
         ]
     return reports
+
+
+def _retained(upkeep: Upkeep, settings: Settings, tables: Sequence[str], is_dry: bool) -> Iterator[Report]:
+    """Retention as K2_KEEP_DAYS asks for it; what it says in vain is told, or rows would stay that nobody may keep."""
+    keep, setting = dict[str, int](), Report("retention", "K2_KEEP_DAYS", is_dry)
+    with _told(setting):
+        keep = keep_days_of(settings)
+        if unknown := sorted(keep.keys() - set(tables)):
+            raise SettingsError(f"K2_KEEP_DAYS names {', '.join(unknown)}: expected names of tables, which are {', '.join(tables) or 'none yet'}. Mend it.")
+    if setting.trouble:
+        yield setting
+    for table in [table for table in tables if table in keep]:
+        report = Report("retention", table, is_dry)
+        with _told(report):
+            report = upkeep.retain(table, keep[table], is_dry=is_dry)
+        yield report
 
 
 def keep_days_of(settings: Settings) -> dict[str, int]:
@@ -220,7 +235,7 @@ def _told(report: Report) -> Iterator[None]:
     """What goes wrong is the report's: other tables are kept healthy all the same."""
     try:
         yield
-    except (LakeError, QueryError) as exc:
+    except (LakeError, QueryError, SettingsError) as exc:
         report.trouble = str(exc)
         log.warning("upkeep.postponed", task=report.task, table=report.table, cause=str(exc))
 

@@ -13,7 +13,7 @@ from k2stream.lake.file_io import DurableFileIO, local_path
 from k2stream.lake.offsets import Counts
 from k2stream.lake.table import TradesLake
 from k2stream.query.engine import Engine
-from k2stream.upkeep.tasks import Upkeep, keep_days_of
+from k2stream.upkeep.tasks import Upkeep, keep_days_of, run_all
 from tests.integration.conftest import Place
 from tests.integration.lake_site import TP, LakeSite, soon, window
 from tests.integration.upkeep_site import filled, upkeep_of
@@ -213,6 +213,27 @@ def test_retention_that_is_not_understood_is_refused(tmp_path: Path, said: str) 
     """Nothing is deleted on a guess."""
     with pytest.raises(SettingsError, match="expected a table and days"):
         keep_days_of(LakeSite(tmp_path, keep_days=said).settings)
+
+
+@pytest.mark.parametrize(
+    ("said", "table", "trouble"),
+    [
+        ("trade=365,trades=3650", "K2_KEEP_DAYS", "K2_KEEP_DAYS names trade: expected names of tables, which are dead_letters, gaps, trades"),
+        ("trades=3", "trades", "expected 9 or more"),
+        ("gaps=365", "gaps", "is not cut by day"),
+        ("trades", "K2_KEEP_DAYS", "expected a table and days"),
+    ],
+)
+def test_retention_that_cannot_work_is_told_and_stops_nothing_else(tmp_path: Path, said: str, table: str, trouble: str) -> None:
+    """A name that is mistyped is not retention that is silently none; the tables are kept healthy all the same."""
+    site = LakeSite(tmp_path, keep_days=said)
+    filled(site, 10)
+    reports = run_all(upkeep_of(site), site.settings)
+    (told,) = [report for report in reports if report.trouble]
+    assert (told.task, told.table) == ("retention", table)
+    assert trouble in (told.trouble or "")
+    assert [r.counts["files_before"] for r in reports if (r.task, r.table) == ("compact", "trades")] == [10]
+    assert {(r.task, r.table) for r in reports if r.task != "retention"} == {(t, n) for t in ("compact", "expire", "orphans") for n in upkeep_of(site).tables()}
 
 
 def test_gap_events_are_compacted_and_taken_on(site: LakeSite, upkeep: Upkeep) -> None:
