@@ -136,6 +136,15 @@ class Settings(BaseSettings):
         return self
 
     @model_validator(mode="after")
+    def _replays_known_reasons(self) -> Self:
+        if self.replay_reasons not in ("", "unknown_schema"):
+            from k2stream.verdict import Reason  # Arrow comes with it, and most commands need none
+
+            if unknown := [name for name in self.replayed_reasons() if name not in list(Reason)]:
+                raise ValueError(f"K2_REPLAY_REASONS: expected reasons that `k2 dlq reasons` lists, found {', '.join(unknown)}")
+        return self
+
+    @model_validator(mode="after")
     def _logs_in(self) -> Self:
         """What is set of Kafka's credentials is also used, and what the protocol needs is there."""
         tells, proves = self.broker_security_protocol.startswith("SASL"), self.broker_security_protocol.endswith("SSL")
@@ -153,6 +162,10 @@ class Settings(BaseSettings):
         if broken := [sentence for sentence, is_broken in rules.items() if is_broken]:
             raise ValueError(broken[0])
         return self
+
+    def replayed_reasons(self) -> list[str]:
+        """The reasons whose letters the replay agent sends back."""
+        return [name.strip() for name in self.replay_reasons.split(",") if name.strip()]
 
     def home_path(self, *parts: str) -> Path:
         """Absolute path under K2_HOME."""

@@ -45,9 +45,10 @@ def list_letters(
 
     with _opened() as letters:
         found = letters.chosen(_selection(reason, topic, symbol, first, last, ids, state, limit))
-    if found is None:
-        typer.echo("There are no dead letters.", err=True)
-        return
+        if found is None:
+            typer.echo("There are no dead letters.", err=True)
+            return
+        found = found if form == "table" else letters.sized(found)
     typer.echo(as_text(found.select(SHOWN) if form == "table" else found, form), nl=False)
 
 

@@ -7,20 +7,21 @@ duplicate to the worker: the table has one row.
 """
 
 import asyncio
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import structlog
 
 from k2stream.clock import Clock
 from k2stream.deadletter.envelope import ATTEMPT_HEADER, FIRST_ORIGIN_HEADER, Letter
-from k2stream.deadletter.letters import BATCH_BYTES
 from k2stream.deadletter.standing import DeadLetters
 from k2stream.deadletter.trail import Act, Place, Sent, Writer, began, ended, ends_of, published
 from k2stream.query.letters import Selection, State
 from k2stream.records import Headers, Record, TopicPartition
+from k2stream.transport.bounded import bounded
 from k2stream.transport.ends import begins_of
 from k2stream.transport.reader import read_on
 from k2stream.transport.sink import LogSink, Outgoing
@@ -34,7 +35,8 @@ CHUNKS_PER_SECOND = 10
 """At a low rate records go out in chunks this often, so that a second never gets more than its share."""
 WRITTEN_EVERY_SECONDS = 1.0
 """The trail is written so often; what a kill leaves out of it is found again in the log."""
-POLL_SECONDS = 0.2
+POLL_SECONDS = 1.0
+"""Between two looks for new heads."""
 
 
 @dataclass(slots=True)
@@ -134,7 +136,7 @@ async def _send(sink: LogSink, chunk: Sequence[Letter], edits: dict[str, tuple[b
         by_place[letter.topic, letter.partition].append((letter, outgoing(letter, edits.get(letter.first_origin), clock.now_us() // 1000)))
     sent: list[Sent] = []
     for (topic, partition), pairs in by_place.items():
-        for few in _batches(pairs):
+        for few in bounded(pairs, _size_bytes):
             base = await sink.send(topic, partition, [record for _, record in few])
             sent += [
                 Sent(letter.first_origin, letter.attempt, topic, partition, base + i, is_marker=record.value is None)
@@ -154,19 +156,8 @@ def outgoing(letter: Letter, edit: tuple[bytes | None, bytes | None] | None, now
     return Outgoing(key, value, now_ms, kept + ours)
 
 
-def _batches(pairs: Sequence[tuple[Letter, Outgoing]]) -> Iterator[list[tuple[Letter, Outgoing]]]:
-    """Few enough bytes for one log batch each: Kafka refuses more than 1 MB."""
-    few: list[tuple[Letter, Outgoing]] = []
-    size_bytes = 0
-    for pair in pairs:
-        length = len(pair[1].value or b"")
-        if few and size_bytes + length > BATCH_BYTES:
-            yield few
-            few, size_bytes = [], 0
-        few.append(pair)
-        size_bytes += length
-    if few:
-        yield few
+def _size_bytes(pair: tuple[Letter, Outgoing]) -> int:
+    return len(pair[1].value or b"")
 
 
 class Pace:
@@ -193,22 +184,32 @@ class Pace:
 
 async def _wait(letters: DeadLetters, done: Replayed, seconds: float) -> None:
     """Until every published record has its outcome, or the time is over; what is not known then the next `k2 dlq` finds out."""
-    until = letters.clock.monotonic() + seconds
+    until, seen = letters.clock.monotonic() + seconds, None
     while True:
-        await asyncio.to_thread(letters.settle)
-        trail = await asyncio.to_thread(letters.trail)
-        mine = {(r["topic"], r["partition"], r["offset"]) for r in trail.to_pylist() if r["replay_id"] == done.replay_id and r["act"] == Act.PUBLISHED}
-        told = {
-            (r["topic"], r["partition"], r["offset"]): r["outcome"] for r in trail.select(["act", "topic", "partition", "offset", "outcome"]).to_pylist()
-            if r["act"] == Act.OUTCOME
-        }
-        done.outcomes = {}
-        for place in mine & told.keys():
-            done.outcomes[told[place]] = done.outcomes.get(told[place], 0) + 1
-        done.waiting = len(mine - told.keys())
-        if not done.waiting or letters.clock.monotonic() >= until:
+        heads = await asyncio.to_thread(letters.heads)  # before it is settled: a commit meanwhile is another head
+        if heads != seen:
+            await asyncio.to_thread(letters.settle)
+            _count(await asyncio.to_thread(letters.trail), done)
+            seen = heads
+        left_seconds = until - letters.clock.monotonic()
+        if not done.waiting or left_seconds <= 0:
             return
-        await asyncio.sleep(POLL_SECONDS)
+        await asyncio.sleep(min(POLL_SECONDS, left_seconds))
+
+
+def _count(trail: pa.Table, done: Replayed) -> None:
+    """What became of the records of this replay, into `done`."""
+    rows = trail.select(["replay_id", "act", "topic", "partition", "offset", "outcome"])
+    mine = _by_place(rows.filter(pc.and_(pc.equal(rows["act"], Act.PUBLISHED.value), pc.equal(rows["replay_id"], done.replay_id))))
+    told = _by_place(rows.filter(pc.equal(rows["act"], Act.OUTCOME.value)))
+    done.outcomes = dict(Counter(told[place] for place in mine.keys() & told.keys()))
+    done.waiting = len(mine.keys() - told.keys())
+
+
+def _by_place(rows: pa.Table) -> dict[tuple[str, int, int], str]:
+    """Outcome by topic, partition and offset."""
+    places = zip(*(rows[name].to_pylist() for name in ("topic", "partition", "offset")), strict=True)
+    return dict(zip(places, rows["outcome"].to_pylist(), strict=True))
 
 
 def recover(letters: DeadLetters, by: Writer) -> int:

@@ -5,6 +5,7 @@ import fcntl
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 
 from k2stream.crash import on_step_of
 from k2stream.deadletter.replay import Replayed, replay
@@ -39,15 +40,18 @@ async def _replay(letters: DeadLetters, selection: Selection, rate: float | None
 
 
 def mended_of(settings: Settings, reasons: Sequence[str], most: int) -> list[str]:
-    """First origins of open letters of these reasons that would become a row now; blocks. Raises K2Error."""
+    """First origins of `most` open letters of these reasons that would become a row now, however many come before them that would not.
+
+    Blocks. Raises K2Error.
+    """
     with DeadLetters(settings) as letters:
-        passing = (letter.first_origin for letter, verdict in rehearsed(letters, Selection(reasons=reasons, limit=most)) if verdict.outcome is Outcome.ROW)
-        return list(passing)
+        passing = (letter.first_origin for letter, verdict in rehearsed(letters, Selection(reasons=reasons)) if verdict.outcome is Outcome.ROW)
+        return list(islice(passing, most))
 
 
 async def replay_mended(settings: Settings, sink: LogSink) -> Replayed | None:
     """Replay what `replay_reasons` name and would pass now; None if that is nothing. Raises K2Error as replay_now does."""
-    reasons = [reason.strip() for reason in settings.replay_reasons.split(",") if reason.strip()]
+    reasons = settings.replayed_reasons()
     with alone(settings):
         origins = await asyncio.to_thread(mended_of, settings, reasons, AT_MOST) if reasons else []
         if not origins:

@@ -85,6 +85,16 @@ class DeadLetters:
         found = self.standing()
         return None if found is None else questions.chosen(self.engine, found, selection)
 
+    def sized(self, found: pa.Table) -> pa.Table:
+        """The same lines with `size_bytes`, what a letter's value takes: the one question that reads values."""
+        origins = found["origin"].to_pylist()
+        by_origin = questions.sizes(self.engine, self._files.files(), origins)
+        return found.append_column("size_bytes", pa.array([by_origin.get(origin) for origin in origins], pa.int64()))
+
+    def heads(self) -> dict[str, int | None]:
+        """The newest snapshot of every table whose windows bring letters: nothing becomes of a letter while these stay."""
+        return self._files.heads()
+
     def whole(self, origins: Sequence[str]) -> list[Letter]:
         """The letters of these origins with their bytes, in the order asked for; one that is not there is left out."""
         if not origins:

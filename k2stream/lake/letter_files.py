@@ -51,6 +51,11 @@ class LetterFiles:
         head = head_of(table)
         return head, FileLists(lambda _: table).files(head.snapshot_id) if head.snapshot_id is not None else []
 
+    def heads(self) -> dict[str, int | None]:
+        """The newest snapshot of each source; one that does not exist is left out. Raises LakeError."""
+        tables = {name: self._load(name) for name in self._sources}
+        return {name: table.metadata.current_snapshot_id for name, table in tables.items() if table is not None}
+
     def columns_of(self, source: str) -> pa.Schema | None:
         """A source's columns; None if there is no such table. Raises LakeError."""
         table = self._load(source)

@@ -60,7 +60,7 @@ class Selection:
 # A letter may stand in two files (an outbox that has not taken one yet, a rollback): the first that was written counts.
 LETTERS = """
 SELECT origin, first_origin, attempt, topic, partition, "offset", file, exchange, data_type, symbol, reason, text, schema_id,
-  first_seen, written_at, coalesce(octet_length(value), 0)::BIGINT AS size_bytes
+  first_seen, written_at
 FROM read_parquet($files, hive_partitioning = false)
 QUALIFY row_number() OVER (PARTITION BY origin ORDER BY written_at) = 1
 """
@@ -87,7 +87,7 @@ SELECT live.first_origin AS id, live.attempt, live.reason, live.topic, live.part
     WHEN live.attempt >= $attempts AND coalesce(mark.written_at, '-infinity') < live.written_at THEN 'parked'
     ELSE 'open'
   END AS state,
-  told.outcome, edit.written_at AS edited_at, live.text, live.schema_id, live.size_bytes, live.origin, live.data_type, live.file
+  told.outcome, edit.written_at AS edited_at, live.text, live.schema_id, live.origin, live.data_type, live.file
 FROM live
 LEFT JOIN sent ON live.first_origin = sent.first_origin AND live.attempt = sent.attempt
 LEFT JOIN told ON live.first_origin = told.first_origin AND live.attempt = told.attempt
@@ -130,6 +130,11 @@ DEAD_AT = """
 SELECT origin, first(reason ORDER BY written_at) AS reason FROM letter WHERE list_contains($origins, origin) GROUP BY origin
 """
 
+
+SIZES = """
+SELECT origin, any_value(coalesce(octet_length(value), 0))::BIGINT AS size_bytes
+FROM read_parquet($files, hive_partitioning = false) WHERE list_contains($origins, origin) GROUP BY origin
+"""
 
 ORIGINS = """
 SELECT DISTINCT topic, partition, "offset" FROM read_parquet($files, hive_partitioning = false) WHERE file IS NULL
@@ -188,6 +193,13 @@ def whole(engine: Engine, files: Sequence[TableFile], origins: Sequence[str]) ->
     """The letters of these origins with their bytes, as k2stream.deadletter.rows.LETTERS; raises QueryError."""
     worth = overlapping(files, "origin", first=min(origins), last=max(origins))
     return engine.ask(WHOLE, files=worth, values={"origins": list(origins)})
+
+
+def sizes(engine: Engine, files: Sequence[TableFile], origins: Sequence[str]) -> dict[str, int]:
+    """Bytes of the values of these letters by origin; reads the values of their files. Raises QueryError."""
+    worth = overlapping(files, "origin", first=min(origins), last=max(origins)) if origins else []
+    found = engine.ask(SIZES, files=worth, values={"origins": list(origins)}) if worth else None
+    return {} if found is None else dict(zip(found["origin"].to_pylist(), found["size_bytes"].to_pylist(), strict=True))
 
 
 def trail_of(engine: Engine, files: Sequence[TableFile]) -> pa.Table | None:

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import fastavro
+import pyarrow.parquet as pq
 import pytest
 from pyiceberg.types import LongType
 from typer.testing import CliRunner
@@ -16,6 +17,7 @@ from k2stream.deadletter.envelope import decode_letter, letter_of, letter_of_lin
 from k2stream.deadletter.keep import keep_letters
 from k2stream.deadletter.kept import origins_of_table
 from k2stream.deadletter.rows import letter_rows
+from k2stream.deadletter.run import mended_of
 from k2stream.deadletter.standing import DeadLetters
 from k2stream.decode.registry import open_registry
 from k2stream.errors import QueryError
@@ -58,6 +60,16 @@ def noted(site: LakeSite, note: str | None) -> bytes:
     body = io.BytesIO()
     fastavro.schemaless_writer(body, fastavro.parse_schema(schema), {**row, "venue_note": note})
     return b"\0" + schema_id.to_bytes(4, "big") + body.getvalue()
+
+
+def spoil_values(path: Path) -> None:
+    """Write noise over the values of a file, and over nothing else."""
+    groups = pq.read_metadata(path)
+    with path.open("r+b") as file:
+        for group in map(groups.row_group, range(groups.num_row_groups)):
+            column = next(c for c in map(group.column, range(group.num_columns)) if c.path_in_schema == "value")
+            file.seek(column.dictionary_page_offset or column.data_page_offset)
+            file.write(b"\xff" * column.total_compressed_size)
 
 
 def k2(*arguments: str, code: int = 0) -> str:
@@ -125,6 +137,27 @@ def test_an_edit_of_one_field_never_drops_another(site: LakeSite) -> None:
         edited_bytes(letters, record, noted(site, None), key=None)
         edited(letters, record, {"price": "35.12"}, key=None)
     assert "1 row, as " in k2("replay", "--id", record)
+
+
+def test_letters_that_can_never_pass_do_not_starve_one_that_can(site: LakeSite) -> None:
+    """The bound of a round counts what passes, not what comes before it."""
+    reasons = [Reason.PRICE_MUST_BE_POSITIVE.value, Reason.BAD_MAGIC.value]
+    assert mended_of(site.settings, reasons, 1) == []
+    with DeadLetters(site.settings) as letters:
+        edited_bytes(letters, f"{TP.topic}/0/3", noted(site, None), key=None)
+    assert mended_of(site.settings, reasons, 1) == [f"{TP.topic}/0/3"]
+
+
+def test_a_look_at_all_letters_reads_no_value(site: LakeSite) -> None:
+    """Values are most of what letters weigh, and an agent looks twice a minute: with values that cannot be read, everything but they is answered."""
+    assert [row["size_bytes"] > 1 for row in json.loads(k2("list", "--format", "json"))] == [True, False]
+    for file in [path for path in site.files("dead_letters") if path.suffix == ".parquet"]:
+        spoil_values(Path(file))
+    with pytest.raises(QueryError):
+        k2("list", "--format", "json")
+    assert "bad_magic" in k2("list")
+    with DeadLetters(site.settings) as letters:
+        assert letters.settle() == 0
 
 
 def test_what_is_parked_no_replay_takes_until_it_is_released(site: LakeSite) -> None:

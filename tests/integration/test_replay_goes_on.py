@@ -1,6 +1,7 @@
 """A replay on a log that is no longer what it was: what retention took, or somebody deleted, holds up nothing else."""
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -30,10 +31,26 @@ async def make_topic(settings: Settings, records: int) -> None:
     await sink.close()
 
 
-async def replayed(letters: DeadLetters, selection: Selection) -> Replayed:
+class CountingLetters(DeadLetters):
+    """Counts how often all letters are looked through."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        self.settled = 0
+        self.after: dict[int, Callable[[], object]] = {}
+        """What happens after which look."""
+
+    def settle(self) -> int:
+        self.settled += 1
+        found = super().settle()
+        self.after.pop(self.settled, lambda: None)()
+        return found
+
+
+async def replayed(letters: DeadLetters, selection: Selection, wait_seconds: float = 0) -> Replayed:
     sink = open_sink(letters.settings)
     try:
-        return await replay(letters, sink, selection, rate=None, wait_seconds=0)
+        return await replay(letters, sink, selection, rate=None, wait_seconds=wait_seconds)
     finally:
         await sink.close()
 
@@ -72,3 +89,21 @@ def test_a_letter_whose_topic_was_deleted_keeps_no_other_back(site: LakeSite) ->
         assert (done.published, done.homeless) == (1, 1)
         again = asyncio.run(replayed(letters, Selection()))
         assert (again.published, again.homeless) == (0, 1)
+
+
+def test_who_waits_for_outcomes_looks_again_only_after_a_commit(site: LakeSite) -> None:
+    """All letters are looked through when it begins and when it waits, then once for each new head."""
+    asyncio.run(make_topic(site.settings, 2))
+    with CountingLetters(site.settings) as letters:
+        done = asyncio.run(replayed(letters, Selection(topic=TP.topic), wait_seconds=3))
+        assert (done.waiting, letters.settled) == (1, 2)
+
+
+def test_an_outcome_that_is_committed_while_somebody_waits_is_told(site: LakeSite) -> None:
+    """The window lands right after a look that did not find it."""
+    asyncio.run(make_topic(site.settings, 2))
+    worker = site.worker()
+    with CountingLetters(site.settings) as letters:
+        letters.after[2] = lambda: worker.commit(worker.write(window(2, 2, 3)), soon())
+        done = asyncio.run(replayed(letters, Selection(topic=TP.topic), wait_seconds=60))
+        assert (done.outcomes, done.waiting, letters.settled) == ({"row": 1}, 0, 3)

@@ -1,12 +1,16 @@
 """Every reason is explained, and docs/dead_letters.md says the same. `python tests/unit/test_reasons.py` writes its table anew."""
 
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
+import pytest
 from typer.testing import CliRunner
 
 from k2stream.cli import app
 from k2stream.deadletter.reasons import REASONS
+from k2stream.errors import SettingsError
+from k2stream.settings import load_settings
 from k2stream.verdict import Reason
 
 PAGE = Path(__file__).parents[2] / "docs" / "dead_letters.md"
@@ -33,6 +37,14 @@ def test_the_command_line_explains_every_reason() -> None:
     """Without a home, a worker or a table."""
     said = CliRunner().invoke(app, ["dlq", "reasons"]).output
     assert [reason for reason, known in REASONS.items() if known.remedy not in said or f"{reason.value}\n" not in said] == []
+
+
+@pytest.mark.parametrize(("reasons", "is_known"), [("unknown_schema, bad_magic", True), ("", True), ("unknown_schema,unknown_shema", False)])
+def test_a_misspelt_reason_never_leaves_the_agent_idle(monkeypatch: pytest.MonkeyPatch, reasons: str, is_known: bool) -> None:
+    """It is named at the start; without that nothing would be sent back, and nobody would hear why."""
+    monkeypatch.setenv("K2_REPLAY_REASONS", reasons)
+    with nullcontext() if is_known else pytest.raises(SettingsError, match=r"K2_REPLAY_REASONS.*found unknown_shema"):
+        load_settings()
 
 
 if __name__ == "__main__":
