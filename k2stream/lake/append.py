@@ -58,12 +58,16 @@ def prepare_append(table: Table, files: Sequence[DataFile], summary: Mapping[str
     return Prepared(table, (*evolution.updates, *updates), required)
 
 
-def prepare_expiry(table: Table, snapshot_ids: Sequence[int]) -> Prepared:
-    """Take snapshots out of the table's metadata; their files stay."""
+def prepare_expiry(table: Table, snapshot_ids: Sequence[int], *, unless_named: Sequence[str]) -> Prepared:
+    """Take snapshots out of the table's metadata; their files stay. Refused if a ref of these names is there by then.
+
+    Catalogs drop refs along with their snapshots, so a pin that was made meanwhile would go in silence.
+    """
     snapshot = table.current_snapshot()
-    required = AssertRefSnapshotId.model_validate({"ref": "main", "snapshot-id": snapshot.snapshot_id if snapshot else None})
+    found = {"main": snapshot.snapshot_id if snapshot else None, **dict.fromkeys(unless_named)}
+    required = [AssertRefSnapshotId.model_validate({"ref": ref, "snapshot-id": snapshot_id}) for ref, snapshot_id in found.items()]
     updates = (RemoveSnapshotsUpdate.model_validate({"snapshot-ids": list(snapshot_ids)}),)
-    return Prepared(table, updates, (required, AssertTableUUID(uuid=table.metadata.table_uuid)))
+    return Prepared(table, updates, (*required, AssertTableUUID(uuid=table.metadata.table_uuid)))
 
 
 def commit(catalog: Catalog, prepared: Prepared) -> Table:

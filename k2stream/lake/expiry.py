@@ -19,6 +19,7 @@ from k2stream.clock import Deadline
 from k2stream.lake.append import commit, prepare_expiry
 from k2stream.lake.commit import Addition, Committer
 from k2stream.lake.head import Head, name_of, summary_of
+from k2stream.lake.pins import pin_name
 from k2stream.lake.summary import KIND, OUTBOX_FILES, carried_by
 from k2stream.lake.trouble import translated
 
@@ -84,7 +85,8 @@ class Expiry:
         if not going or not self._committer.head().has_own_vector:
             return [], None
         with translated("expire snapshots", name_of(table)):
-            after = commit(self._committer.catalog, prepare_expiry(table, [s.snapshot_id for s in going]))
+            ids = [s.snapshot_id for s in going]
+            after = commit(self._committer.catalog, prepare_expiry(table, ids, unless_named=[pin_name(id) for id in ids]))
         self._committer.table = after
         return going, after
 

@@ -16,6 +16,11 @@ from k2stream.lake.trouble import translated
 PREFIX = "k2-pin-"
 
 
+def pin_name(snapshot_id: int) -> str:
+    """The tag that pins a snapshot."""
+    return f"{PREFIX}{snapshot_id}"
+
+
 @dataclass(frozen=True, slots=True)
 class Pin:
     """One pinned snapshot."""
@@ -42,7 +47,7 @@ def pin(committer: Committer, snapshot_id: int, *, until_ms: int, deadline: Dead
     with committer.turn(deadline):
         table = committer.load()
         head_at(table, snapshot_id)
-        snapshot, name = table.snapshot_by_id(snapshot_id), f"{PREFIX}{snapshot_id}"
+        snapshot, name = table.snapshot_by_id(snapshot_id), pin_name(snapshot_id)
         assert snapshot is not None
         before = next((p for p in pins_of(table) if p.name == name), None)
         until_ms = max(until_ms, before.until_ms if before else 0)

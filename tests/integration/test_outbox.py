@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from k2stream.errors import LakeError
+from k2stream.lake.expiry import Expiry
+from k2stream.lake.pins import pin, pins_of
 from k2stream.lake.table import TradesLake
 from k2stream.lake.writer import write_bytes
 from k2stream.testing import CatalogThatCommitsThenFails, CatalogThatLosesTheRace
@@ -207,3 +209,21 @@ def test_events_that_cannot_be_read_are_one_sentence(site: LakeSite) -> None:
     site.remove(staged.events_file)
     with pytest.raises(LakeError, match=rf"^Cannot read gap events at {staged.events_file}"):
         worker.take_outbox(soon())
+
+
+def test_a_pin_that_comes_in_the_moment_of_expiry_is_not_expired(tmp_path: Path, place: Place) -> None:
+    """Whoever was told that a snapshot is kept finds it: this expiry is refused, and the next lets the others go."""
+    site = LakeSite(tmp_path, snapshots_kept=50, **place)
+    worker = site.started()
+    ids = [worker.commit(worker.write(window(n + 1, 3 * n, 3 * n + 3)), soon()).snapshot_id or 0 for n in range(8)]
+
+    def pins_the_oldest() -> None:
+        pin(worker.committers()["trades"], ids[0], until_ms=9_999_999_999_999, deadline=soon())
+
+    slow = site.worker(lambda c: CatalogThatLosesTheRace(c, other=pins_the_oldest))
+    expiry = Expiry(slow.committers()["trades"], kept=4, is_taken=lambda _t, _s: True)
+    with pytest.raises(LakeError):
+        expiry.run(soon())
+    assert expiry.run(soon()) > 0
+    assert [kept.snapshot_id for kept in pins_of(site.stranger())] == ids[:1]
+    assert site.stranger().snapshot_by_id(ids[0]) is not None
