@@ -50,6 +50,12 @@ class TransportError(K2Error):
     is_retriable = True
 
 
+class LogRefused(TransportError):
+    """The log will not take these records, however often they are sent: too large, or of a time that it does not accept."""
+
+    is_retriable = False
+
+
 class LogLockedError(TransportError):
     """Another worker of this group holds the embedded log."""
 

@@ -16,6 +16,8 @@ from k2stream.verdict import Reason
 
 SIDES = pa.array(["BUY", "SELL", "SELL_SHORT", "UNKNOWN"])
 INT64 = np.iinfo(np.int64)
+FOUND_CHARACTERS = 200
+"""Of a word that broke a rule; the letter has the whole record."""
 
 Mask = NDArray[np.bool_]
 """True: the row breaks the rule."""
@@ -85,7 +87,7 @@ def broken_rules(rows: pa.Table, rules: Sequence[Rule], expected: Expected) -> l
 def _invalid(rows: pa.Table, row: int, rule: Rule, expected: Expected) -> Invalid:
     value = rows[rule.column][row]
     found = value.cast(pa.int64()).as_py() if pa.types.is_timestamp(value.type) else value.as_py()
-    text = f"{rule.column} must be {rule.wanted(expected)}, found {found if isinstance(found, int) else str(found)!r}"
+    text = f"{rule.column} must be {rule.wanted(expected)}, found {found if isinstance(found, int) else str(found)[:FOUND_CHARACTERS]!r}"
     return Invalid(row, rows["offset"][row].as_py(), rule.reason, text)
 
 

@@ -20,6 +20,8 @@ FIRST_ORIGIN_HEADER, ATTEMPT_HEADER = "k2-first-origin", "k2-attempt"
 FILE_HEADER, LINE_HEADER = "k2-file", "k2-line"
 """Headers of a letter whose record is a line of a file."""
 FILE_PREFIX = "file:"
+TEXT_CHARACTERS = 2_000
+"""Of a sentence that names what was found, which may be anything."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,15 +100,16 @@ def letter_of(reject: Reject) -> Letter:
         reject.value,
         reject.headers,
         reject.reason,
-        reject.text,
+        reject.text[:TEXT_CHARACTERS],
         reject.schema_id,
         first_origin,
         (int(attempt) if attempt.isdigit() and len(attempt) < 10 else 0) + 1,
     )
 
 
-def encode_letter(letter: Letter) -> bytes:
-    """The value of the letter's record."""
+def encode_letter(letter: Letter, *, is_whole: bool = True) -> bytes:
+    """The value of the letter's record; unless `is_whole` it says how many bytes of value the record had, and has neither key, value nor headers."""
+    own = _record_of(letter) if is_whole else {"key": None, "value": None, "headers": [], "value_bytes": len(letter.value or b"")}
     return orjson.dumps(
         {
             "format": FORMAT,
@@ -122,11 +125,17 @@ def encode_letter(letter: Letter) -> bytes:
             "schema_id": letter.schema_id,
             "attempt": letter.attempt,
             "first_origin": letter.first_origin,
-            "key": _packed(letter.key),
-            "value": _packed(letter.value),
-            "headers": [[_safe(name), _packed(value)] for name, value in letter.headers],
+            **own,
         }
     )
+
+
+def _record_of(letter: Letter) -> dict[str, Any]:  # JSON
+    return {
+        "key": _packed(letter.key),
+        "value": _packed(letter.value),
+        "headers": [[_safe(name), _packed(value)] for name, value in letter.headers],
+    }
 
 
 def decode_letter(value: bytes) -> Letter:

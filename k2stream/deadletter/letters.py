@@ -1,18 +1,22 @@
 """Rejected records on their way into the dead letter topics."""
 
+import asyncio
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
-from aiokafka.partitioner import murmur2
+import structlog
 
 from k2stream.deadletter.envelope import Letter, encode_letter, letter_of
-from k2stream.topics import KEPT_30_DAYS, TopicName
+from k2stream.deadletter.topics import make_letter_topic
+from k2stream.errors import LogRefused
+from k2stream.topics import TopicName
+from k2stream.transport.bounded import bounded
 from k2stream.transport.sink import LogSink, Outgoing
 from k2stream.verdict import Reject
 
-BATCH_LETTERS = 500
-BATCH_BYTES = 512 << 10
-"""A log batch of letters holds at most so much: Kafka refuses more than 1 MB."""
+log = structlog.get_logger(__name__)
+
+Written = tuple[Letter, Outgoing]
 
 
 class LetterBox:
@@ -25,37 +29,48 @@ class LetterBox:
 
     async def publish(self, rejects: Sequence[Reject]) -> None:
         """Returns once the log holds every letter; raises TransportError. Publishing again is harmless."""
-        letters: defaultdict[tuple[str, int], list[Outgoing]] = defaultdict(list)
+        placed: defaultdict[tuple[str, int], list[Reject]] = defaultdict(list)
         for reject in rejects:
-            letter = letter_of(reject)
-            topic = TopicName.parse(letter.topic).letters
-            key = letter.origin.encode()
-            partition = (murmur2(key) & 0x7FFFFFFF) % await self._partitions_of(topic)
-            letters[topic, partition].append(_outgoing(letter, key))
-        for (topic, partition), outgoing in letters.items():
-            for few in _batches(outgoing):
-                await self._sink.send(topic, partition, few)
+            topic = TopicName.parse(reject.topic).letters
+            count = self._known.get(topic) or await self._partitions_of(topic)
+            placed[topic, reject.partition % count].append(reject)
+        done = await asyncio.gather(*(self._send(*place, map(letter_of, mine)) for place, mine in placed.items()), return_exceptions=True)
+        for exc in done:  # all have ended, so nothing writes on behind who is told
+            if exc is not None:
+                raise exc
 
     async def _partitions_of(self, topic: str) -> int:
-        if topic not in self._known:
-            await self._sink.create_topic(topic, self._partitions, KEPT_30_DAYS)
-            self._known[topic] = await self._sink.partitions(topic)
+        self._known[topic] = await make_letter_topic(self._sink, topic, self._partitions)
         return self._known[topic]
 
+    async def _send(self, topic: str, partition: int, letters: Iterable[Letter]) -> None:
+        await send_letters(self._sink, topic, partition, letters)
 
-def _outgoing(letter: Letter, key: bytes) -> Outgoing:
-    return Outgoing(key=key, value=encode_letter(letter), timestamp_ms=max(0, letter.timestamp_ms))
+
+async def send_letters(sink: LogSink, topic: str, partition: int, letters: Iterable[Letter]) -> None:
+    """Append letters, each log batch encoded just before it is sent. One that the log refuses goes without its record's bytes, which the table holds.
+
+    Raises TransportError: LogRefused if even such a letter is refused.
+    """
+    for few in bounded(((letter, _outgoing(letter)) for letter in letters), _size_bytes):
+        try:
+            await sink.send(topic, partition, [record for _, record in few])
+        except LogRefused as exc:
+            log.warning("letters.refused", topic=topic, partition=partition, letters=len(few), cause=str(exc), then="sent one by one")
+            await _send_singly(sink, topic, partition, few)
 
 
-def _batches(outgoing: Sequence[Outgoing]) -> Iterator[list[Outgoing]]:
-    few: list[Outgoing] = []
-    size_bytes = 0
-    for letter in outgoing:
-        length = len(letter.value or b"")
-        if few and (len(few) == BATCH_LETTERS or size_bytes + length > BATCH_BYTES):
-            yield few
-            few, size_bytes = [], 0
-        few.append(letter)
-        size_bytes += length
-    if few:
-        yield few
+async def _send_singly(sink: LogSink, topic: str, partition: int, letters: Sequence[Written]) -> None:
+    for letter, whole in letters:
+        try:
+            await sink.send(topic, partition, [whole])
+        except LogRefused:
+            await sink.send(topic, partition, [_outgoing(letter, is_whole=False)])
+
+
+def _outgoing(letter: Letter, *, is_whole: bool = True) -> Outgoing:
+    return Outgoing(key=letter.origin.encode(), value=encode_letter(letter, is_whole=is_whole), timestamp_ms=max(0, letter.timestamp_ms))
+
+
+def _size_bytes(written: Written) -> int:
+    return len(written[1].value or b"")

@@ -7,7 +7,13 @@ from k2stream.topics.name import ASSET_CLASSES, letter_topic
 
 DAY_MS = 86_400_000
 KEPT_7_DAYS: Mapping[str, str] = {"cleanup.policy": "delete", "retention.ms": str(7 * DAY_MS)}
-KEPT_30_DAYS: Mapping[str, str] = {"cleanup.policy": "delete", "retention.ms": str(30 * DAY_MS)}
+KEPT_30_DAYS: Mapping[str, str] = {
+    "cleanup.policy": "delete",
+    "retention.ms": str(30 * DAY_MS),
+    "max.message.bytes": str(16 << 20),
+    "message.timestamp.type": "LogAppendTime",
+}
+"""Of letters: base64 makes a record larger than the topic let its producer write, and the record's own time may be any."""
 COMPACTED: Mapping[str, str] = {"cleanup.policy": "compact", "min.compaction.lag.ms": "60000", "delete.retention.ms": str(DAY_MS)}
 
 

@@ -5,6 +5,7 @@
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from k2stream.errors import SettingsError
 
@@ -28,6 +29,7 @@ class TopicName:
         return f"{MARKET}.{self.asset_class}.{self.data_type}.{self.exchange}"
 
     @classmethod
+    @lru_cache(maxsize=1_024)  # of the class; names of topics are few
     def parse(cls, topic: str) -> "TopicName":
         """The parts of `topic`; raises SettingsError if it is not named as market topics are."""
         parts = topic.split(".")

@@ -6,18 +6,21 @@ from typing import Any, TypeVar
 
 from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import (
+    InvalidTimestampError,
     KafkaConnectionError,
     KafkaError,
     LeaderNotAvailableError,
+    MessageSizeTooLargeError,
     NodeNotReadyError,
     NotControllerError,
     NotLeaderForPartitionError,
+    RecordListTooLargeError,
     RequestTimedOutError,
     UnknownTopicOrPartitionError,
 )
 
 from k2stream.clock import Deadline
-from k2stream.errors import TransportError
+from k2stream.errors import LogRefused, TransportError
 from k2stream.transport.kafka_access import why_away
 
 E_UNREACHABLE = "Kafka at {bootstrap} does not {action}: {cause}"
@@ -36,6 +39,8 @@ NOT_DONE = (
     UnknownTopicOrPartitionError,
 )
 """Answers that prove that nothing was done: asking again cannot do it twice."""
+REFUSED = (InvalidTimestampError, MessageSizeTooLargeError, RecordListTooLargeError)
+"""Of the records themselves: whoever sends them again is refused again."""
 NO_ANSWER = (KafkaConnectionError, RequestTimedOutError, TimeoutError)
 """It may have been done: to be asked again only where doing it twice is harmless."""
 
@@ -58,7 +63,7 @@ class KafkaLink:
         """Answer of `question(client)`, asked again up to `seconds` while it is certain that nothing was done, or always where `is_repeatable`.
 
         A broker that never answered yet is waited for OPEN_SECONDS only: whoever starts wants to know. TransportError if no answer is had:
-        with the cause, or, where it is not repeatable, if nobody knows whether it was done.
+        with the cause (LogRefused where asking again is no use), or, where it is not repeatable, if nobody knows whether it was done.
         """
         deadline, opening, pause = Deadline.after(seconds), Deadline.after(min(seconds, OPEN_SECONDS)), RETRY_SECONDS
         while True:
@@ -66,7 +71,8 @@ class KafkaLink:
                 return await (self._within(deadline, question) if is_repeatable else self._once(question))
             except (KafkaError, TimeoutError) as exc:
                 if not _may_ask_again(exc, is_repeatable=is_repeatable):
-                    raise TransportError(E_REFUSED.format(bootstrap=self.bootstrap, action=action, cause=str(exc) or type(exc).__name__)) from exc
+                    kind = LogRefused if isinstance(exc, REFUSED) else TransportError
+                    raise kind(E_REFUSED.format(bootstrap=self.bootstrap, action=action, cause=str(exc) or type(exc).__name__)) from exc
                 if (deadline if self._client else opening).remaining_seconds() <= pause:
                     why = await why_away(self._options) or str(exc) or type(exc).__name__
                     raise TransportError(E_UNREACHABLE.format(bootstrap=self.bootstrap, action=action, cause=why)) from exc

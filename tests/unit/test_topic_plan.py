@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from k2stream.errors import SettingsError
 from k2stream.settings import Settings
-from k2stream.topics import KINDS, LETTER_TOPICS, TopicName
+from k2stream.topics import KEPT_30_DAYS, KINDS, LETTER_TOPICS, TopicName
 from k2stream.topics.files import declared_topics, symbols_by_exchange, symbols_of
 from k2stream.topics.plan import Action, Declared, Found, Step, plan
 
@@ -95,6 +95,7 @@ def test_the_files_that_are_shipped_say_what_the_code_relies_on() -> None:
     declared = {topic.name: topic for topic in declared_topics(Settings(partitions=8))}
     assert set(LETTER_TOPICS) <= set(declared)
     assert {declared[name].partitions for name in LETTER_TOPICS} == {8}
+    assert all(KEPT_30_DAYS.items() <= declared[name].config.items() for name in LETTER_TOPICS)
     for name in set(declared) - set(LETTER_TOPICS):
         kind = KINDS[TopicName.parse(name).data_type]
         assert kind.partitions in (None, declared[name].partitions)
