@@ -1,6 +1,7 @@
 """CSV in chunks that end where a row ends: each row keeps its line and its bytes, whatever quotes and blank lines stand between."""
 
 import bz2
+import codecs
 import csv
 import gzip
 import io
@@ -26,6 +27,19 @@ ROW_BYTES = 1 << 20
 NEWLINE, RETURN = 10, 13
 MARKS = (b"\xff\xfe", b"\xfe\xff")
 MEND = "Mend the file, or write `file: {quote: none}` into the mapping if quotes in it are characters like others."
+
+
+UNREADABLE = "k2stream.unreadable"
+"""Codec error handler: what an encoding lacks becomes a byte that is no UTF-8 wherever it stands, so that its value is refused and not published."""
+
+
+def _unreadable(exc: UnicodeError) -> tuple[str, int]:
+    if not isinstance(exc, UnicodeDecodeError):
+        raise exc
+    return "\udcff", exc.end
+
+
+codecs.register_error(UNREADABLE, _unreadable)
 
 
 def open_bytes(path: Path) -> tuple[IO[bytes], IO[bytes]]:
@@ -77,6 +91,7 @@ class CsvFile:
         self._file, self._packed = open_bytes(path)
         self._quote = form.quote.encode() or None
         self._rest, self._wanted = b"", wanted
+        self._added_bytes = 0
         try:
             self._begin = self._skip_head()
         except LoadError:
@@ -168,7 +183,7 @@ class CsvFile:
 
     def _block(self) -> tuple[bytes, NDArray[np.int64], NDArray[np.int64]] | None:
         """Whole rows, where each ends, and all line ends; None at the end of the file."""
-        data, is_end = self._rest, False
+        data, is_end, self._added_bytes = self._rest, False, 0
         while True:
             newlines, ends = self._ends(data)
             if len(ends):
@@ -182,6 +197,7 @@ class CsvFile:
             if is_end and not data:
                 return None
             data += more or b"\n"  # the last row needs no line end
+            self._added_bytes = int(is_end)
 
     def _never_closed(self) -> None:
         raise LoadError(f"{self._path}: a quoted value is not closed, or a row is longer than {ROW_BYTES:,} bytes. {MEND}")
@@ -203,7 +219,7 @@ class CsvFile:
         characters = np.frombuffer(data, np.uint8)
         blank = (begins == ends) | ((ends - begins == 1) & (characters[begins] == RETURN))
         begins, ends, lines = begins[~blank], ends[~blank], lines[~blank]
-        after = Place(place.row + len(begins), place.line + len(newlines), place.byte + len(data))
+        after = Place(place.row + len(begins), place.line + len(newlines), place.byte + len(data) - self._added_bytes)
         if not len(begins):
             return after, None
         columns, malformed = self._rows(data, begins, ends, lines)
@@ -212,16 +228,15 @@ class CsvFile:
 
     def _rows(self, data: bytes, begins: NDArray[np.int64], ends: NDArray[np.int64], lines: NDArray[np.int64]) -> tuple[pa.Table, tuple[Malformed, ...]]:
         """Rows with their columns, and those without; raises LoadError if the parser sees other rows than we do."""
-        encoding = self._form.encoding.lower()
-        known = data if encoding in ("utf-8", "utf8") else data.decode(encoding, "replace").encode()
+        known = self._as_utf8(data)
         try:
             if _is_text(known):
                 columns, malformed = self._parsed(known)
             else:  # Arrow cannot say which row has other columns if that row is no text
-                _, malformed = self._parsed(data.decode("latin-1").encode())
+                _, malformed = self._parsed(known.decode("latin-1").encode())
                 without = {m.number for m in malformed}
                 whole = b"".join(data[b : e + 1] for n, (b, e) in enumerate(zip(begins, ends, strict=True)) if n not in without)
-                columns, _ = self._parsed(whole, is_whole=True)
+                columns, _ = self._parsed(self._as_utf8(whole), is_whole=True)
         except pa.ArrowInvalid as exc:
             raise LoadError(f"{self._path}: lines {lines[0]:,} to {lines[-1]:,} cannot be read as CSV ({exc}). {MEND}") from exc
         has_quotes = self._quote is not None and self._quote in data
@@ -232,6 +247,12 @@ class CsvFile:
                 f"be told. {MEND}"
             )
         return columns, malformed
+
+    def _as_utf8(self, data: bytes) -> bytes:
+        """Bytes that are no text in the file's encoding are no UTF-8 either."""
+        if self._form.encoding.lower() in ("utf-8", "utf8"):
+            return data
+        return data.decode(self._form.encoding, UNREADABLE).encode(errors="surrogateescape")
 
     def _parsed(self, data: bytes, *, is_whole: bool = False) -> tuple[pa.Table, tuple[Malformed, ...]]:
         malformed: list[Malformed] = []

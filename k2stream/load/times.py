@@ -34,6 +34,9 @@ PARTS = {
 """strptime's directives. `%f` takes one to nine digits, or none where a point or comma stands before it; what is finer than a microsecond is cut off."""
 ISO = rf"^(?P<Y>\d{{4}})-(?P<m>\d{{2}})-(?P<d>\d{{2}})(?:[Tt ](?P<H>\d{{2}}):(?P<M>\d{{2}})(?::(?P<S>\d{{2}})(?:[.,](?P<f>\d{{1,9}}))?)?)? ?(?P<z>{ZONE})?$"
 
+MOST_HOURS = 14
+"""Between UTC and any clock."""
+
 COUNTED = pa.decimal128(28, 9)
 UNITS = {unit: pa.scalar(Decimal(micros)) for unit, micros in (("s", "1000000"), ("ms", "1000"), ("us", "1"), ("ns", "0.001"))}
 """Unit -> microseconds; what is finer than a microsecond is cut off."""
@@ -80,8 +83,8 @@ def written(texts: pa.Array, *, form: str, timezone: str) -> Times:
     day, good = _days(fields)
     clock, right = _clock(fields)
     local = day * 86_400_000_000 + clock
-    offset, named = _offsets(fields.get("z"), len(texts))
-    bad = ~(present & good & right)
+    offset, named, real = _offsets(fields.get("z"), len(texts))
+    bad = ~(present & good & right & real)
     zone = zoned(np.where(bad, 0, local), timezone)
     values = np.where(named, local - offset, zone.values)
     return Times(np.where(bad, 0, values), bad | (zone.bad & ~named))
@@ -148,19 +151,25 @@ def _clock(fields: dict[str, pa.Array]) -> tuple[Longs, Mask]:
     return ((hour * 60 + minute) * 60 + second) * 1_000_000 + fraction, good
 
 
-def _offsets(zones: pa.Array | None, count: int) -> tuple[Longs, Mask]:
-    """Microseconds east of UTC, and who names a zone."""
+def _offsets(zones: pa.Array | None, count: int) -> tuple[Longs, Mask, Mask]:
+    """Microseconds east of UTC, who names a zone, and where it is one that a clock can have."""
     if zones is None:
-        return np.zeros(count, np.int64), np.zeros(count, bool)
+        return np.zeros(count, np.int64), np.zeros(count, bool), np.ones(count, bool)
     encoded = pc.fill_null(zones, "").dictionary_encode()
-    offsets = np.array([_offset_us(z) for z in encoded.dictionary.to_pylist()], np.int64)
-    named = np.array([bool(z) for z in encoded.dictionary.to_pylist()], bool)
+    found = [(_offset_us(z), bool(z)) for z in encoded.dictionary.to_pylist()]
+    offsets = np.array([offset or 0 for offset, _ in found], np.int64)
+    named = np.array([is_named for _, is_named in found], bool)
+    real = np.array([offset is not None for offset, _ in found], bool)
     at = encoded.indices.to_numpy()
-    return offsets[at], named[at]
+    return offsets[at], named[at], real[at]
 
 
-def _offset_us(zone: str) -> int:
+def _offset_us(zone: str) -> int | None:
+    """None for an offset that no clock has."""
     if zone[:1] not in ("+", "-"):
         return 0
     digits = zone[1:].replace(":", "").ljust(4, "0")
-    return (1 if zone[0] == "+" else -1) * (int(digits[:2]) * 60 + int(digits[2:])) * 60_000_000
+    hours, minutes = int(digits[:2]), int(digits[2:])
+    if hours > MOST_HOURS or minutes >= 60:
+        return None
+    return (1 if zone[0] == "+" else -1) * (hours * 60 + minutes) * 60_000_000

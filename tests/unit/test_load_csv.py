@@ -110,6 +110,16 @@ def test_a_packed_file_is_read_and_gone_on_with(tmp_path: Path, small_blocks: No
     assert min(rows_of(opened(tmp_path, packed, f"f.csv{suffix}").chunks(middle))) == middle.row
 
 
+@pytest.mark.parametrize("suffix", ["", ".gz", ".xz", ".bz2", ".zst", ".zip"])
+def test_a_file_whose_last_row_has_no_line_end_is_gone_on_with_at_its_end(tmp_path: Path, suffix: str) -> None:
+    """What was read of it is all of it: one byte more, and a packed file would look shorter than before."""
+    content = b"x,y\n1,2\n3,4"
+    packed = {".gz": gzip.compress, ".xz": lzma.compress, ".bz2": bz2.compress, ".zst": zstd, ".zip": zipped, "": bytes}[suffix](content)
+    *_, last = opened(tmp_path, packed, f"f.csv{suffix}").chunks(Place())
+    assert (last.after.row, last.after.byte) == (2, len(content))
+    assert list(opened(tmp_path, packed, f"f.csv{suffix}").chunks(last.after)) == []
+
+
 def zstd(content: bytes) -> bytes:
     sink = pa.BufferOutputStream()
     with pa.CompressedOutputStream(sink, "zstd") as stream:

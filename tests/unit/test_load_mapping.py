@@ -151,6 +151,20 @@ def test_bytes_that_are_no_text_are_refused_alone(tmp_path: Path) -> None:
     assert found.rows["symbol"].to_pylist() == ["B"]
 
 
+@pytest.mark.parametrize(("encoding", "wrong"), [("cp1252", b"\x81"), ("ascii", "\xe4".encode())])
+def test_bytes_that_an_encoding_lacks_are_refused_and_not_replaced(tmp_path: Path, encoding: str, wrong: bytes) -> None:
+    """Nobody wrote a question mark; neighbours with letters of that encoding are rows, and rows without their columns stay malformed."""
+    path, name = tmp_path / "rows.csv", "\xe4" if encoding == "cp1252" else "a"
+    row = b",1610064000278,1,1\n"
+    path.write_bytes(b"Sym,When,Px,Qty\nA" + wrong + row + name.encode(encoding) + row + b"B\nC" + row)
+    found = loaded(path, mapping(tmp_path, f"file: {{encoding: {encoding}}}\n{TRADES}"), "market.equities.trades.asx")
+    assert found.rows["symbol"].to_pylist() == [name, "C"]
+    assert [(r.number, r.reason, r.text) for r in found.refused] == [
+        (0, Reason.INVALID_UTF8, "symbol: expected text in the file's encoding"),
+        (2, Reason.MALFORMED, "expected 4 columns, found 1"),
+    ]
+
+
 def test_words_lists_and_flags(tmp_path: Path) -> None:
     """Enums by a map, with a word for anything else; lists by their separator; ids keep their exchange."""
     text = (
