@@ -66,7 +66,7 @@ REASONS: Mapping[Reason, Explained] = {
         "Find who deletes there; park the letter.",
     ),
     Reason.BAD_MARKER: Explained(
-        "A marker lacks its symbol, kind, session or time.",
+        "A marker lacks its symbol, kind or time, or a session start its session.",
         "A feed of another version.",
         "Mend the feed; park the letter, it stands for no row.",
     ),

@@ -22,7 +22,7 @@ def leading(settings: Settings, *, is_asked: bool) -> Iterator[bool]:
     rest_ms = int(settings.upkeep_ms * REST_SHARE)
     if not is_asked:
         yield True
-    elif store := _shared(settings):
+    elif store := shared_redis(settings):
         try:
             with redis_lease(store.evaluate, settings.app_id, rest_ms=rest_ms) as is_ours:
                 yield is_ours
@@ -38,7 +38,7 @@ def leading(settings: Settings, *, is_asked: bool) -> Iterator[bool]:
 @contextmanager
 def turns_of(settings: Settings) -> Iterator[Turn]:
     """The turns that workers take, so that a swap and their windows do not cost each other attempts."""
-    store = _shared(settings)
+    store = shared_redis(settings)
     if store is None:
         yield HomeTurn(settings.home_path("upkeep"))
         return
@@ -48,7 +48,7 @@ def turns_of(settings: Settings) -> Iterator[Turn]:
         store.close()
 
 
-def _shared(settings: Settings) -> RedisStore | None:
+def shared_redis(settings: Settings) -> RedisStore | None:
     """The Redis that workers share; None where each has its own state."""
     store = open_store(settings) if settings.redis_url else None
     return store if isinstance(store, RedisStore) else None

@@ -38,17 +38,20 @@ return redis.call('DEL', KEYS[1])
 
 
 @contextmanager
-def redis_lease(evaluate: Evaluate, app_id: str, *, rest_ms: int, limit_seconds: float = LIMIT_SECONDS) -> Iterator[bool]:
-    """True inside if this process leads; when it has done so nobody does for `rest_ms`. Without an answer of Redis everybody may lead."""
-    tag, token, is_over = f"{app_id}:{{upkeep}}", uuid4().hex, Event()
+def redis_lease(evaluate: Evaluate, app_id: str, *, rest_ms: int, name: str = "upkeep", limit_seconds: float = LIMIT_SECONDS) -> Iterator[bool]:
+    """True inside if this process leads; when it has done so nobody does for `rest_ms`. Without an answer of Redis everybody may lead.
+
+    There is one leader for each `name` of an app.
+    """
+    tag, token, is_over = f"{app_id}:{{{name}}}", uuid4().hex, Event()
     keys = (f"{tag}:lease", f"{tag}:rest")
     try:
         is_ours = bool(evaluate(_TAKE, keys, (token, LEASE_MS)))
     except StateError as exc:
-        log.info("upkeep.no_lease", cause=str(exc), then="done without it")
+        log.info("lease.no_answer", lease=name, cause=str(exc), then="done without it")
         yield True
         return
-    keeper = Thread(target=_hold, args=(evaluate, keys, token, is_over, Deadline.after(limit_seconds)), name="upkeep-lease", daemon=True)
+    keeper = Thread(target=_hold, args=(evaluate, keys, token, is_over, Deadline.after(limit_seconds)), name=f"{name}-lease", daemon=True)
     try:
         if is_ours:
             keeper.start()
