@@ -36,6 +36,8 @@ from k2stream.transport.ends import ends_of
 RECOVERY_SECONDS = 120.0
 """Longer than anything should take; a machine that is busy with other things takes its time."""
 QUIET_SECONDS = 60.0
+STOPPED = (0, -signal.SIGTERM)
+"""Exit codes of who was asked to end: a worker that is only just starting hears no signal yet, and has nothing to commit."""
 COUNTED = ("window.committed", "commit.undecided", "capture.restart", "capture.failed", "state.refused", "state.unsaved", "outbox.postponed")
 
 Say = Callable[[str], None]
@@ -209,7 +211,7 @@ def finish(this: Run) -> list[str]:
         problems.append(f"not everything that was published was committed within {RECOVERY_SECONDS:.0f} s")
     sick = [f"{m.name}: {m.state().get('causes')}" for m in scene.crew.members if not scene.until(lambda m=m: m.state().get("healthy") is True, QUIET_SECONDS)]  # type: ignore[misc] # lambda default
     problems += [f"a worker is not healthy at the end: {cause}" for cause in sick]
-    problems += [f"{name} ended with code {code}" for name, code in scene.crew.stop().items() if code]
+    problems += [f"{name} ended with code {code}" for name, code in scene.crew.stop().items() if code not in STOPPED]
     this.judge.stop()
     scene.progress.stop()
     this.judge.look(is_final=True)
