@@ -112,6 +112,7 @@ class KnownColumns:
                 raise DecodeError(f"field {column.name}: there is a column {known}, and many readers do not tell the two apart")
             if known in self._types and wider(self._types[known], column.type) is None:
                 raise DecodeError(f"field {column.name}: it is {column.type}, and the column of that name {self._types[known]}")
+            names[column.name.lower()] = column.name
         for column in (a.column for a in added):
             known_type = self._types.get(column.name, column.type)
             self._types[column.name] = wider(known_type, column.type) or column.type
