@@ -115,7 +115,7 @@ def _judged(batch: Batch, decoded: Decoded, rows: pa.Table, rejects: Sequence[Re
         markers=decoded.markers,
         holes=holes_of(batch, rows.num_rows + len(rejects) + len(decoded.markers)),
         marked_through=by.marked_through,
-        size_bytes=rows.nbytes + _noted_bytes(rejects, decoded.markers),
+        size_bytes=rows.nbytes + noted_bytes(rejects, decoded.markers),
     )
 
 
@@ -159,7 +159,7 @@ def settle(asked: Asked, answers: NDArray[np.bool_], tracker: Tracker) -> Settle
     )
 
 
-def _noted_bytes(rejects: Sequence[Reject], markers: Sequence[Marker]) -> int:
+def noted_bytes(rejects: Sequence[Reject], markers: Sequence[Marker]) -> int:
     """Memory of what makes no row: a topic of nothing but bad records must fill a window too."""
     return NOTE_BYTES * (len(rejects) + len(markers)) + sum(len(r.key or b"") + len(r.value or b"") for r in rejects)
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 from k2stream.gaps import EVENTS
 from k2stream.instruments.merge import CHANGES
 from k2stream.lake.offsets import Counts
-from k2stream.pipeline import Judging, Settled, holes_of, rejects_of, spans_of, without
+from k2stream.pipeline import Judging, Settled, holes_of, noted_bytes, rejects_of, spans_of, without
 from k2stream.records import Batch, TopicPartition
 from k2stream.rows import INSTRUMENTS
 from k2stream.validate import INSTRUMENT_RULES, Expected, broken_rules
@@ -43,7 +43,7 @@ def _judge(batch: Batch, decoded: Decoded, by: Judging) -> Judged:
         markers=decoded.markers,
         holes=holes_of(batch, rows.num_rows + len(rejects) + len(decoded.markers)),
         marked_through=by.marked_through,
-        size_bytes=rows.nbytes,
+        size_bytes=rows.nbytes + noted_bytes(rejects, decoded.markers),
     )
 
 

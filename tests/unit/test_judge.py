@@ -1,19 +1,22 @@
-"""Batches judged together are judged as they would be alone."""
+"""Batches judged together are judged as they would be alone, and fill a window by all they hold."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from k2stream.decode.columns import decoded_schema
 from k2stream.dedup.bloom import SeenFilter
-from k2stream.pipeline import Judging, judge, judge_many
+from k2stream.instruments.changes import judge_changes
+from k2stream.pipeline import Judging, judge, judge_many, noted_bytes
 from k2stream.records import Batch, LogBatch, TopicPartition
-from k2stream.testing import trade_rows
+from k2stream.rows import INSTRUMENTS
+from k2stream.testing import a_reject, trade_rows
 from k2stream.transport.batch_builder import build_log_batch
 from k2stream.transport.sink import Outgoing
 from k2stream.validate import Limits
-from k2stream.verdict import Decoded
+from k2stream.verdict import Decoded, Judged
 
 TOPIC = "market.equities.trades.asx"
 NOW_US = 1_800_000_000_000_000
@@ -70,3 +73,16 @@ def test_joined_is_as_alone(pairs: Callable[[], list[tuple[Batch, Decoded]]]) ->
             other.size_bytes,
         )
         assert (one.rejects, one.markers, one.marked_through) == (other.rejects, other.markers, other.marked_through)
+
+
+@pytest.mark.parametrize("judged_by", [judge_many, judge_changes])
+def test_what_makes_no_row_fills_a_window_too(judged_by: Callable[..., list[Judged]]) -> None:
+    """Else a topic of nothing but bad records grows a window until memory ends; of reference data as of trades."""
+    columns = decoded_schema("trade_v2") if judged_by is judge_many else INSTRUMENTS
+    bad = tuple(replace(a_reject(TOPIC, 0, n, b"BHP"), value=b"x" * 1_000_000) for n in range(3))
+    batch = Batch(TOPIC, 0, 0, 3, (log_batch(0, 0, 3),), 0)
+
+    (judged,) = judged_by([batch], [Decoded(columns.empty_table(), bad)], judging(np.empty((0, 2), np.uint64)))
+
+    assert judged.rejects == bad
+    assert judged.size_bytes == noted_bytes(bad, ()) > 3_000_000
