@@ -185,7 +185,12 @@ class K2App(faust.App):
             if self.settings.broker:
                 raise
             raise SettingsError(str(exc)) from exc  # files of this machine do not come by waiting
-        await self._take_up(found)
+        try:
+            await self._take_up(found)
+        except K2Error as exc:
+            if not exc.is_retriable:
+                raise
+            self.health.red("topics", str(exc))  # watch_topics asks again; data types that are well do not wait for it
 
     async def on_booted(self) -> None:
         """Every step has passed: the loops start, then Faust starts the consumer and the agents."""
@@ -218,14 +223,28 @@ class K2App(faust.App):
         return {data_type: names for data_type, names in found.items() if names}
 
     async def _take_up(self, found: Mapping[str, Sequence[str]]) -> None:
-        """Give each data type's topic its new names; before its first, its edges are open. Raises K2Error where they cannot be."""
+        """Give each data type's topic its new names; before its first, its edges are open.
+
+        Raises the K2Error of the first whose edges cannot be opened, once all others have their names.
+        """
+        trouble: K2Error | None = None
         for data_type, names in found.items():
-            if data_type in self.openers and data_type not in self.captures:
-                await asyncio.to_thread(self.openers[data_type], self)
-                if self.is_booted:
-                    self.add_future(self.captures[data_type].run())
+            try:
+                await self._open_edges(data_type)
+            except K2Error as exc:
+                trouble = trouble or exc
+                continue
             log.info("topics.found", data_type=data_type, topics=names)
             self.patterns[data_type][1].names.extend(names)
+        if trouble is not None:
+            raise trouble
+
+    async def _open_edges(self, data_type: str) -> None:
+        """Of a data type that opens them with its first topic; nothing if they are open. Raises K2Error."""
+        if data_type in self.openers and data_type not in self.captures:
+            await asyncio.to_thread(self.openers[data_type], self)
+            if self.is_booted:
+                self.add_future(self.captures[data_type].run())
 
     async def watch_topics(self) -> None:
         """Resolve patterns again and again; a new topic is subscribed without a restart."""
@@ -237,9 +256,9 @@ class K2App(faust.App):
                 await self._take_up(await self._new_topics())
             except K2Error as exc:
                 self.health.red("topics", str(exc))
-                continue
-            self.health.green("topics")
-            cast("BatchConductor", self.topics).ensure_subscribed()
+            else:
+                self.health.green("topics")
+            cast("BatchConductor", self.topics).ensure_subscribed()  # also with what was found beside the trouble
 
     def stop_for(self, sentence: str) -> None:
         """End the worker with exit code 1 and one sentence that says why."""
@@ -273,10 +292,13 @@ class K2App(faust.App):
         return next(d for d, (_, t) in self.patterns.items() if topic in t.names)
 
     async def positions(self, tps: set[TopicPartition]) -> Mapping[TopicPartition, int]:
-        positions: dict[TopicPartition, int] = {}
-        for data_type, own in self._by_capture(tps).items():
-            positions.update(await self.captures[data_type].positions(own))
-        return positions
+        """Those of every data type that knows its own; raises the trouble of one if none does. Each shows its trouble itself."""
+        by_capture = self._by_capture(tps)
+        answers = await asyncio.gather(*(self.captures[d].positions(own) for d, own in by_capture.items()), return_exceptions=True)
+        troubles = [answer for answer in answers if isinstance(answer, BaseException)]
+        if troubles and len(troubles) == len(answers):
+            raise troubles[0]
+        return {tp: offset for answer in answers if not isinstance(answer, BaseException) for tp, offset in answer.items()}
 
     async def revoke(self, tps: set[TopicPartition], deadline: Deadline) -> None:
         if self.fatal is not None:  # what just failed three times is not tried once more on the way out
