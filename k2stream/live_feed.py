@@ -4,7 +4,7 @@ import asyncio
 import signal
 import ssl
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import asdict, replace
 from uuid import uuid4
 
@@ -63,9 +63,17 @@ async def feed(settings: Settings, venue: Venue, symbols: Sequence[str], *, quot
                     tasks.create_task(source.run())
                     tasks.create_task(_say(venue, live, source, lanes))
             except ExceptionGroup as group:
-                raise group.exceptions[0] from group
+                raise _first(group) from group
+            finally:
+                live.leave()
     finally:
         await sink.close()
+
+
+def _first(exc: Exception) -> Exception:
+    while isinstance(exc, ExceptionGroup):  # a group of a group: the feed's own tasks are one of the tasks
+        exc = exc.exceptions[0]
+    return exc
 
 
 def urls_of(settings: Settings, venue: Venue) -> tuple[str, ...]:
@@ -86,17 +94,15 @@ def trusted(settings: Settings, venue: Venue) -> ssl.SSLContext:
 async def _lanes(settings: Settings, venue: Venue, sink: LogSink, *, quotes: bool) -> AsyncIterator[dict[str, Lane]]:
     """Topics, contracts and spools of what is read; a log or a registry that is not there is waited for."""
     lanes: dict[str, Lane] = {}
-    try:
+    with ExitStack() as spools:
         for data_type in ("trades", "quotes") if quotes else ("trades",):
             usual = TopicName(venue.asset_class, data_type, venue.name)
             topic = replace(usual, exchange=f"{venue.name}{FEED_MARK}{settings.feed_name}") if settings.feed_own_topic else usual
             path = settings.home_path("feed", f"{usual}{FEED_MARK}{settings.feed_name}.spool" if settings.feed_name else f"{usual}.spool")
             spool = Spool(path, memory_bytes=settings.feed_memory_bytes, disk_bytes=settings.feed_disk_bytes)
+            spools.callback(spool.close)
             lanes[data_type] = Lane(str(topic), KINDS[data_type].schema, await _prepared(settings, sink, str(topic), like=str(usual)), spool)
         yield lanes
-    finally:
-        for lane in lanes.values():
-            lane.spool.close()
 
 
 async def _prepared(settings: Settings, sink: LogSink, topic: str, *, like: str) -> int:

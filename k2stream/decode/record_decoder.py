@@ -128,7 +128,7 @@ def reject(record: Record, reason: Reason, text: str, schema_id: int | None) -> 
 def _marker(record: Record, headers: dict[str, bytes]) -> Marker:
     kind, symbol = headers[MARKER].decode(), (record.key or b"").decode()
     session, time_us = headers[SESSION].decode(), int(headers[TIME_US].decode("ascii"))
-    if kind not in KINDS or not symbol or not session:
+    if kind not in KINDS or not symbol or (kind == "session_start" and not session):  # a reconnect is known by its time, live feeds have no sessions
         raise ValueError(f"kind {kind!r}, symbol {symbol!r}, session {session!r}")
     if not -(2**63) <= time_us < 2**63:
         raise ValueError(f"time {time_us} takes more than 64 bits")

@@ -6,6 +6,7 @@ records that were handed over when an error came are handed over again, and dedu
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import groupby
 
@@ -32,6 +33,8 @@ LINGER_SECONDS = 0.01
 """Rows are encoded together: one by one costs a millisecond each."""
 ROWS_AHEAD = 2_000
 """Rows that wait to be encoded; beyond, the socket is not read."""
+ROWS_AT_ONCE = 256
+"""Rows that are encoded before room is asked for again: by so many a spool exceeds its bounds at most."""
 RECORDS_AT_ONCE = 5_000
 CLOCK_US = 5_000_000
 """A trade that is so much later than now says that this machine's clock is wrong."""
@@ -48,6 +51,12 @@ class Lane:
     schema_id: int
     spool: Spool
     rows: list[Row] = field(default_factory=list)
+
+    def encode(self, count: int) -> None:
+        """The first rows into the spool, and only then out of `rows`, at once: nobody can be cancelled while they are nowhere. Raises FeedError."""
+        rows = self.rows[:count]
+        self.spool.add(records_of(rows, self.schema, self.schema_id))
+        del self.rows[: len(rows)]
 
 
 @dataclass(slots=True)
@@ -86,6 +95,8 @@ class LiveFeed:
         self._said = {FEED_NAME: name} if name else {}
         self._pairs = pairs or {}
         self._newest_us: dict[str, int] = {}
+        self._unmarked: set[str] = set()
+        """Symbols whose first marker waits for a time of the venue's."""
         self._clock_warned = False
         self._encoded = asyncio.Condition()
         self._encoding = asyncio.Lock()
@@ -105,6 +116,7 @@ class LiveFeed:
         for data_type, rows in (("trades", found.trades), ("quotes", found.quotes)):
             if rows and data_type in self._lanes:
                 self._note_times(rows, now_us)
+                self._mark_first({row["symbol"] for row in rows} & self._unmarked, now_us)
                 self._describe(rows)
                 self._lanes[data_type].rows.extend(rows)
         if any(len(lane.rows) >= ROWS_AHEAD for lane in self._lanes.values()):
@@ -114,13 +126,19 @@ class LiveFeed:
     async def mark_gap(self) -> None:
         """Nothing was read for a while: a marker for every symbol, behind what came before.
 
-        Its time is the venue's as far as it is known, just after the newest trade: by a clock of ours that is behind, it would be older than the gap.
+        Its time is the venue's, just after the newest trade; a symbol without any gets its marker with its first one. Never this machine's:
+        by a clock that is behind it would be older than the gap, by one that is ahead it would make later markers old news.
         """
         await self._encode_all()
-        now_us = self._clock.now_us()
-        markers = [FeedMarker(symbol, RECONNECT, "", self._newest_us.get(symbol, now_us - 1) + 1) for symbol in self._symbols]
+        self._unmarked |= set(self._symbols) - self._newest_us.keys()
+        markers = [FeedMarker(symbol, RECONNECT, "", self._newest_us[symbol] + 1) for symbol in self._symbols if symbol in self._newest_us]
         for lane in self._lanes.values():
-            await lane.spool.put([marker.record(now_us // 1000) for marker in markers])
+            await lane.spool.put([marker.record(self._clock.now_us() // 1000) for marker in markers])
+
+    def _mark_first(self, symbols: set[str], now_us: int) -> None:
+        self._unmarked -= symbols
+        for lane in self._lanes.values():
+            lane.spool.add([FeedMarker(symbol, RECONNECT, "", self._newest_us[symbol]).record(now_us // 1000) for symbol in sorted(symbols)])
 
     async def run(self, sink: LogSink) -> None:
         """Until cancelled; raises FeedError if the disk cannot take what the log does not."""
@@ -135,6 +153,13 @@ class LiveFeed:
         ends = {lane.topic: lane.spool.end_records for lane in self._lanes.values()}
         while any(lane.spool.dropped_records < ends[lane.topic] for lane in self._lanes.values()):  # noqa: ASYNC110 # a poll is enough at an end
             await asyncio.sleep(LINGER_SECONDS)
+
+    def leave(self) -> None:
+        """At the end, when nobody calls `take` any more: what was taken is in the spools, beyond their bounds if it must be. Raises FeedError."""
+        with ExitStack() as lanes:  # a disk that is full for one of them may not be for the other
+            for lane in self._lanes.values():
+                if lane.rows:
+                    lanes.callback(lane.encode, len(lane.rows))
 
     def _describe(self, rows: Sequence[Row]) -> None:
         for row in rows:
@@ -166,10 +191,9 @@ class LiveFeed:
     async def _encode_all(self) -> None:
         async with self._encoding:  # or rows that wait for room would be passed by later ones
             for lane in self._lanes.values():
-                if lane.rows:
-                    rows = lane.rows[:]
-                    lane.rows.clear()
-                    await lane.spool.put(records_of(rows, lane.schema, lane.schema_id))
+                for start in range(0, rows := len(lane.rows), ROWS_AT_ONCE):  # what comes meanwhile is not waited for: it may never end
+                    await lane.spool.room()
+                    lane.encode(min(ROWS_AT_ONCE, rows - start))
         async with self._encoded:
             self._encoded.notify_all()
 

@@ -8,6 +8,7 @@ import os
 import struct
 from collections import deque
 from collections.abc import Iterator, Sequence
+from errno import ENOSPC
 from fcntl import LOCK_EX, LOCK_NB, flock
 from pathlib import Path
 from typing import Literal
@@ -60,12 +61,22 @@ class Spool:
         return self._held_bytes + self._write_at - self._read_at
 
     async def put(self, records: Sequence[Outgoing]) -> None:
-        """Take records; waits while both bounds are reached."""
+        """Take records; waits while both bounds are reached, and takes them nevertheless when it is cancelled meanwhile. Raises FeedError."""
+        try:
+            await self.room()
+        finally:
+            self.add(records)
+
+    async def room(self) -> None:
+        """Waits while both bounds are reached."""
+        while not self._is_room():
+            self._say("nowhere")
+            self._emptied.clear()
+            await self._emptied.wait()
+
+    def add(self, records: Sequence[Outgoing]) -> None:
+        """Take records at once, beyond the bounds if it must be. Raises FeedError if the disk takes no more; some may be taken by then."""
         for record in records:
-            while not self._is_room():
-                self._say("nowhere")
-                self._emptied.clear()
-                await self._emptied.wait()
             self._add(record)
             self.end_records += 1
             self._filled.set()
@@ -94,18 +105,26 @@ class Spool:
         self._emptied.set()
 
     def close(self) -> None:
-        """What waits goes to disk, for the next feed."""
-        if self._memory:
-            aside = self._path.with_suffix(".new")
-            make_private_file(aside)
-            with aside.open("r+b") as file:
-                file.truncate()
-                file.writelines(_packed(record) for record in self._memory)
-                file.writelines(_packed(record) for record, _ in self._on_disk())
-                file.flush()
-                os.fsync(file.fileno())
-            aside.replace(self._path)
-        self._file.close()
+        """What waits goes to disk, for the next feed. Raises FeedError if the disk takes it not; what was on it stays."""
+        try:
+            if self._memory:
+                self._write_out()
+        except OSError as exc:
+            lost = f"{len(self._memory):,} records that the log had not taken are lost"
+            raise FeedError(f"{self._path} cannot be written ({exc.strerror}): {lost}. Make room and start the feed again.") from exc
+        finally:
+            self._file.close()
+
+    def _write_out(self) -> None:
+        aside = self._path.with_suffix(".new")
+        make_private_file(aside)
+        with aside.open("r+b") as file:
+            file.truncate()
+            file.writelines(_packed(record) for record in self._memory)
+            file.writelines(_packed(record) for record, _ in self._on_disk())
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(self._path)
 
     def _on_disk(self, count: int | None = None) -> Iterator[tuple[Outgoing, int]]:
         """Records of the file from the first that waits, each with the place after it."""
@@ -133,7 +152,8 @@ class Spool:
     def _append(self, record: Outgoing) -> None:
         packed = _packed(record)
         try:
-            os.pwrite(self._file.fileno(), packed, self._write_at)
+            if os.pwrite(self._file.fileno(), packed, self._write_at) < len(packed):  # the disk's last bytes; half a record is none
+                raise OSError(ENOSPC, os.strerror(ENOSPC))
         except OSError as exc:
             raise FeedError(f"{self._path} cannot be written ({exc.strerror}), and memory is full. Make room and start the feed again.") from exc
         self._write_at += len(packed)

@@ -12,18 +12,24 @@ from random import Random
 
 import pytest
 
+from k2stream import live_feed
 from k2stream.clock import SystemClock
 from k2stream.decode.decoder import Decoder
 from k2stream.dev.certificate import Certificate, make_certificate
 from k2stream.errors import FeedError, TransportError
 from k2stream.feed import binance, coinbase
+from k2stream.feed.live import LiveFeed
 from k2stream.feed.publisher import MARKER, TIME_US
 from k2stream.feed.recording import shipped
+from k2stream.feed.spool import Spool
 from k2stream.feed.venue import BINANCE, COINBASE, KRAKEN, Venue
 from k2stream.records import Batch, Record, TopicPartition
 from k2stream.rows import AvroSchema, avro_schema
+from k2stream.settings import Settings
 from k2stream.symbols import Pair
 from k2stream.transport.embedded_log import EmbeddedLog
+from k2stream.transport.embedded_sink import EmbeddedSink
+from k2stream.transport.sink import Outgoing
 from tests.integration.venue_site import (
     SCHEMA_ID,
     TOPIC,
@@ -373,8 +379,6 @@ class AbsentLog:
 
 async def test_while_the_log_is_away_trades_go_to_memory_then_disk_then_stay_in_the_socket(tmp_path: Path) -> None:
     """Bounded, in this order, and it says which; when the log comes back all of them are in it, in order."""
-    from k2stream.transport.embedded_sink import EmbeddedSink
-
     sink = AbsentLog(EmbeddedSink(tmp_path / "log"))
     frames = list(frames_from(1, 6_000))
     async with (
@@ -395,8 +399,6 @@ async def test_while_the_log_is_away_trades_go_to_memory_then_disk_then_stay_in_
 
 async def test_what_the_log_did_not_take_is_published_by_the_next_feed(tmp_path: Path) -> None:
     """The feed stops while the log is away: the disk keeps it, markers too, and the next one begins with it."""
-    from k2stream.transport.embedded_sink import EmbeddedSink
-
     sink = AbsentLog(EmbeddedSink(tmp_path / "log"))
     async with (
         listening(FaultyVenue([play(list(frames_from(1, 3_000)))])) as venue,
@@ -413,13 +415,54 @@ async def test_what_the_log_did_not_take_is_published_by_the_next_feed(tmp_path:
 
 async def test_a_disk_that_is_full_ends_the_feed_with_a_sentence(tmp_path: Path) -> None:
     """It names the file; what is in it stays."""
-    from k2stream.feed.spool import Spool
-    from k2stream.transport.sink import Outgoing
-
     (tmp_path / "full").symlink_to("/dev/full")
     spool = Spool(tmp_path / "full", memory_bytes=0, disk_bytes=1 << 20)
     with closing(spool), pytest.raises(FeedError, match="cannot be written"):
         await spool.put([Outgoing(b"k", b"v", 1)])
+
+
+def seen(monkeypatch: pytest.MonkeyPatch, sink: object) -> list[LiveFeed]:
+    """Feeds that `live_feed.feed` makes from now on, their log is `sink`."""
+    made: list[LiveFeed] = []
+
+    class Seen(LiveFeed):
+        def __init__(self, *args: object, **named: object) -> None:
+            super().__init__(*args, **named)  # type: ignore[arg-type]
+            made.append(self)
+
+    monkeypatch.setattr(live_feed, "LiveFeed", Seen)
+    monkeypatch.setattr(live_feed, "open_sink", lambda settings: sink)
+    return made
+
+
+async def test_a_feed_that_is_stopped_while_nothing_has_room_keeps_all_that_it_took(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows that wait to be encoded and a frame that cannot be read wait on disk for the next feed, whatever the bounds; so does the reconnect's marker."""
+    home = tmp_path / "home"
+    made = seen(monkeypatch, AbsentLog(EmbeddedSink(home / "log")))
+    frames = [*frames_from(1, 300), b'{"data":{"e":"trade"}}']
+    async with listening(FaultyVenue([play(frames)])) as venue:
+        settings = Settings(home=home, binance_urls=venue.url, feed_memory_bytes=1, feed_disk_bytes=1)
+        feeding = asyncio.create_task(live_feed.feed(settings, BINANCE, ["BTCUSDT"], quotes=False))
+        await until(lambda: bool(made) and made[0].counts.trades == 300 and made[0].counts.unreadable == 1)
+        feeding.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await feeding
+    with closing(Spool(home / "feed" / "market.crypto.trades.binance.spool", memory_bytes=1, disk_bytes=1)) as spool:
+        kept = await spool.peek(1_000)
+    assert Counter(record.key for record in kept if record.value is not None) == {b"BTCUSDT": 300, b"binance": 1}
+    assert [record.key for record in kept if record.headers] == [b"BTCUSDT"]
+
+
+async def test_a_disk_that_is_full_ends_a_whole_feed_with_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not with a group of groups of errors, which the command line would print as a traceback."""
+    home = tmp_path / "home"
+    (home / "feed").mkdir(parents=True)
+    (home / "feed" / "market.crypto.trades.binance.spool").symlink_to("/dev/full")
+    seen(monkeypatch, AbsentLog(EmbeddedSink(home / "log")))
+    async with listening(FaultyVenue([play(list(frames_from(1, 300)))])) as venue, asyncio.timeout(60):
+        settings = Settings(home=home, binance_urls=venue.url, feed_memory_bytes=1, feed_disk_bytes=1 << 20)
+        with pytest.raises(FeedError, match="cannot be written"):
+            await live_feed.feed(settings, BINANCE, ["BTCUSDT"], quotes=False)
 
 
 async def test_repeated_last_matches_are_known_by_their_ids(tmp_path: Path) -> None:

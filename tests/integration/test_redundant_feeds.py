@@ -7,7 +7,7 @@ import signal
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, closing, suppress
 from pathlib import Path
 from random import Random
 
@@ -23,8 +23,13 @@ from k2stream.feed.publisher import publishing
 from k2stream.feed.spool import Spool
 from k2stream.feed.venue import BINANCE
 from k2stream.home import Home
+from k2stream.lake.offsets import Counts
+from k2stream.lake.reader import TableReader
+from k2stream.query.engine import Engine
+from k2stream.query.gaps import gaps_now
 from k2stream.records import TopicPartition
 from k2stream.rows import avro_schema
+from k2stream.settings import Settings
 from k2stream.topics import TopicName, require_co_partitioned, resolve
 from k2stream.transport.embedded_log import EmbeddedLog
 from k2stream.transport.embedded_sink import EmbeddedSink
@@ -174,6 +179,10 @@ async def test_disconnects_reach_the_table_as_rows_and_gaps_with_their_cause(tmp
     assert looked.returncode == 0, looked.stdout
     missing = set(range(min(numbers), first + 5)) - set(numbers)  # type: ignore[type-var, arg-type]
     assert sum(gaps_open(home).values()) == len(missing) > 30
+    with closing(TableReader.open_reader(Settings(home=home), "trades")) as trades, closing(trades.beside("gaps")) as gaps, Engine() as engine:
+        counts = sum((entry.counts for entry in trades.head().vector.values()), Counts())
+        assert {gap["cause"] for gap in gaps_now(engine, gaps.newest_files()).to_pylist()} == {"feed_reconnect"}
+    assert (counts.dead_letters, counts.markers) == (0, feed.gaps)
 
 
 async def test_two_topics_that_each_lack_something_are_whole_together_whenever_the_worker_dies(tmp_path: Path) -> None:

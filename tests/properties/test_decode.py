@@ -19,6 +19,7 @@ from k2stream.decode.decoder import Decoder
 from k2stream.decode.framing import frame
 from k2stream.errors import DecodeError, RegistryUnavailable
 from k2stream.feed.avro import encode
+from k2stream.feed.publisher import RECONNECT, FeedMarker
 from k2stream.records import Batch, Kind, LogBatch
 from k2stream.rows import TRADES, AvroSchema, avro_schema
 from k2stream.testing import trade_rows
@@ -366,10 +367,18 @@ def test_markers_are_read_and_bad_ones_are_letters() -> None:
     for bad in (
         {"k2_marker": b"pause", "k2_session": b"s", "k2_time_us": b"1"},
         {"k2_marker": b"reconnect", "k2_time_us": b"1"},
+        {"k2_marker": b"session_start", "k2_session": b"", "k2_time_us": b"1"},
         {"k2_marker": b"reconnect", "k2_session": b"s", "k2_time_us": b"x"},
         {"k2_marker": b"reconnect", "k2_session": b"s", "k2_time_us": str(2**63).encode()},
     ):
         assert [r.reason for r in decoder.decode(marked(**bad)).rejects] == [Reason.BAD_MARKER]
+
+
+def test_a_live_feeds_reconnect_is_a_marker_though_it_has_no_session() -> None:
+    """As the publisher writes it: rejected, every reconnect of a live feed would be a dead letter, and its gaps nobody's to fill."""
+    record = FeedMarker("BHP", RECONNECT, "", 17).record(1)
+    found = Decoder("trade_v2", Schemas()).decode(batch_of(LogBatch.parse(TOPIC, 0, build_log_batch([record]))))
+    assert ((Marker(TOPIC, 0, 0, "BHP", "reconnect", "", 17),), ()) == (found.markers, found.rejects)
 
 
 def test_a_registry_that_is_down_makes_no_dead_letter() -> None:
