@@ -291,6 +291,11 @@ class K2App(faust.App):
     def _data_type(self, topic: str) -> str:
         return next(d for d, (_, t) in self.patterns.items() if topic in t.names)
 
+    def assigned(self, tps: set[TopicPartition]) -> None:
+        """A data type that got no partition is not asked for positions, so it is told here to keep nothing."""
+        for data_type in self.captures.keys() - self._by_capture(tps).keys():
+            self.captures[data_type].let_go()
+
     async def positions(self, tps: set[TopicPartition]) -> Mapping[TopicPartition, int]:
         """Those of every data type that knows its own; raises the trouble of one if none does. Each shows its trouble itself."""
         by_capture = self._by_capture(tps)

@@ -147,6 +147,13 @@ class Capture:
             self._owns.clear()
             self.progress.revoked()
 
+    def let_go(self) -> None:
+        """A rebalance left nothing here: memory, window and batches, which count against the budget of all, go. A commit under way is left to the fence."""
+        if self._committed:
+            log.info("capture.let_go", partitions=len(self._committed))
+            self._committed = {}
+            self._forget()
+
     def topic_lost(self, tp: TopicPartition, first: int, last: int) -> None:
         """Offsets that nobody can explain: the partition stops, red; nothing of it is skipped in silence."""
         self._stop(TopicPartition(*tp))

@@ -137,7 +137,11 @@ class BatchNativeConsumer(PatientConsumer):
         self._begun.clear()
         await super().on_partitions_assigned(assigned, generation_id)
         batch_tps = {tp for tp in ensure_TPset(assigned) if self.is_batch_topic(tp.topic)}
-        if not batch_tps or self.app.should_stop or generation_id != self.app.consumer_generation_id:
+        if self.app.should_stop or generation_id != self.app.consumer_generation_id:
+            return
+        if self.batch_handler is not None:
+            self.batch_handler.assigned({TopicPartition(*tp) for tp in batch_tps})
+        if not batch_tps:
             return
         self._begin_batches(batch_tps)
         self.resume_partitions(batch_tps)  # Faust paused all of them; the others stay so until recovery has ended

@@ -16,6 +16,9 @@ class BatchHandler(Protocol):
     async def positions(self, tps: set[TopicPartition]) -> Mapping[TopicPartition, int]:
         """Offset to read from, for each of `tps` that is known: the table's `next`. Asked again, with backoff, for those left out, or if it raises."""
 
+    def assigned(self, tps: set[TopicPartition]) -> None:
+        """All batch partitions of this worker from now on; what is kept for others can go. Called after each rebalance, before `positions`."""
+
     async def revoke(self, tps: set[TopicPartition], deadline: Deadline) -> None:
         """Settle or drop the windows of `tps`; past the deadline the task is cancelled and left behind."""
 

@@ -1,12 +1,18 @@
 """What a capture does with its memory and its open window when partitions are taken away and come back."""
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
+from k2stream.app import create_app
+from k2stream.capture.capture import Capture
 from k2stream.errors import LakeError
-from tests.integration.capture_site import ONE, TWO, scene
+from k2stream.settings import Settings
+from tests.integration.capture_site import ONE, TWO, scene, until
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -141,6 +147,44 @@ def test_window_is_not_closed_while_nothing_is_owned(tmp_path: Path) -> None:
             assert await this.assign(ONE, TWO) == {ONE: 13, TWO: 4}
 
     asyncio.run(play())
+
+
+def test_a_data_type_that_lost_all_its_partitions_keeps_no_share_of_the_budget(tmp_path: Path) -> None:
+    """Its intake waits for a window that nothing will close, and what is charged for those batches would stop the other data types."""
+
+    async def play() -> None:
+        async with scene(tmp_path) as this:
+            await this.leave_open_window()
+            before = this.log.epochs[TWO] - 1
+            full, waiting = (replace(this.log.batch(TWO, first, end), epoch=before) for first, end in ((4, 8), (8, 9)))
+            this.capture._intake.put(full)
+            await until(lambda: full in this.log.released)
+            this.capture._intake.put(waiting)
+            this.capture.let_go()
+            await until(lambda: waiting in this.log.released)
+            assert (this.open_rows(), "filter" in this.capture.state()) == (0, False)
+            this.barrier.open.set()
+            assert await this.assign(ONE, TWO) == {ONE: 10, TWO: 0}
+            await this.deliver(ONE, 10, 13)
+            await this.deliver(TWO, 0, 9)
+            await this.revoke(ONE, TWO)
+            assert this.committed() == {0: list(range(13)), 1: list(range(9))}
+
+    asyncio.run(play())
+
+
+def test_only_data_types_without_a_partition_let_go(tmp_path: Path) -> None:
+    """The others go on as if nothing had been."""
+    app = create_app(Settings(home=tmp_path))
+    for data_type in ("quotes", "trades"):
+        app.batch_topic(data_type, f"market.*.{data_type}.*").names.append(f"market.equities.{data_type}.asx")
+    told = list[str]()
+    for data_type in app.patterns:
+        app.captures[data_type] = cast(Capture, SimpleNamespace(let_go=lambda d=data_type: told.append(d)))
+    app.assigned({ONE})
+    assert told == ["quotes"]
+    app.assigned(set())
+    assert sorted(told) == ["quotes", "quotes", "trades"]
 
 
 def silent() -> None:

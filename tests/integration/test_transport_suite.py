@@ -247,6 +247,7 @@ async def test_topic_that_appears_later_is_read_from_its_beginning(site: Site, t
     assert [int(v) for v in worker.values(new)] == [0, 1]
     assert [int(v) for v in worker.values(tp)] == [0, 1, 2, 3, 4]
     assert worker.handler.revoked[0] == {tp}
+    assert worker.handler.assigned_to_it[-1] == {tp, new}
 
 
 async def test_crashed_agents_partition_is_read_again_after_restart(site: Site, tmp_path: Path) -> None:

@@ -202,6 +202,7 @@ class Vector:
         """Partitions whose position nobody knows yet."""
         self.lost: list[tuple[TopicPartition, int, int]] = []
         self.revoked: list[set[TopicPartition]] = []
+        self.assigned_to_it: list[set[TopicPartition]] = []
         self.hangs_in_revoke = False
 
     def batch_topics(self) -> frozenset[str]:
@@ -209,6 +210,9 @@ class Vector:
 
     async def positions(self, tps: set[TopicPartition]) -> Mapping[TopicPartition, int]:
         return {tp: self.positions_of.get(tp, 0) for tp in tps - self.unknown}
+
+    def assigned(self, tps: set[TopicPartition]) -> None:
+        self.assigned_to_it.append(tps)
 
     async def revoke(self, tps: set[TopicPartition], deadline: Deadline) -> None:
         self.revoked.append(tps)
