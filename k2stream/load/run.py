@@ -117,7 +117,7 @@ class Told:
 
 
 def load_file(settings: Settings, wanted: Wanted, told: Told) -> Summary:
-    """Load a file, or what earlier runs left of it. Raises LoadError, TransportError, RegistryError; running it again goes on from there."""
+    """Load a file, or what earlier runs left of it. Raises LoadError, TransportError, RegistryError, LakeError; running it again goes on from there."""
     return _Load(settings, wanted, told).run()
 
 
@@ -290,7 +290,7 @@ class _Load:
         await self._paced(publisher, records)
         letters = self._letters(chunk, converted)
         await write_letters(sink, self._settings.partitions, self._wanted.topic, letters)
-        await asyncio.to_thread(keep_letters, self._settings, letters)
+        await asyncio.to_thread(keep_letters, self._settings, letters)  # before the chunk counts as done, or the table might never hear of them
         self._note(chunk, converted)
         await publisher.flush()
         self._on_step("load.published")

@@ -208,6 +208,17 @@ def test_a_file_that_grows_meanwhile_is_noticed(embedded: Site) -> None:
     assert embedded.loaded("--again")["published"] == 6_000
 
 
+def test_a_refused_line_reaches_the_table_however_late_the_table_can_be_written(embedded: Site) -> None:
+    """Its topic forgets it after a month: the chunk is done only when the table has it, and twice it is not there."""
+    embedded.write(100)
+    assert "catalog" in embedded.k2(code=1, K2_CATALOG_URI="http://127.0.0.1:1").stderr
+    summary = embedded.loaded()
+    assert (summary["resumed_at"], summary["rejected"]) == (0, 1)
+    embedded.loaded("--again")
+    kept = json.loads(embedded.run("dlq", "list", "--state", "file", "--format", "json").stdout)
+    assert [row["id"].rpartition("/")[2] for row in kept] == ["9"]
+
+
 def test_two_at_once_are_refused(embedded: Site) -> None:
     """Both would publish the same."""
     embedded.write(20_000)
