@@ -82,10 +82,8 @@ class Compaction:
         table = self._committer.load()
         if not is_rewritable(table):
             return []
-        with translated("read the list of data files", name_of(table)):
-            files = live_files(table)
         limits = self._limits
-        return plan_jobs(candidates(table, files.values()), target_bytes=limits.target_bytes, min_files=limits.min_files, is_whole=is_whole)
+        return plan_jobs(candidates(table, live_files(table).values()), target_bytes=limits.target_bytes, min_files=limits.min_files, is_whole=is_whole)
 
     def run(self, job: Job) -> Compacted:
         """Steps 1 to 3 of one job. Raises LakeError; then the table is as it was, or has the job's snapshot."""

@@ -49,8 +49,7 @@ def remove_orphans(table: Table, others: Sequence[Table], *, now_us: int, age_us
 
     Raises LakeError if the store does not answer, or if the listing lacks a file that the head names: then nothing is deleted.
     """
-    with translated("read the list of data files", name_of(table)):
-        sure = {plain(path) for path in live_files(table)}
+    sure = {plain(path) for path in live_files(table)}
     found = files_below(table, now_us=now_us)
     if missing := sure - {plain(f.location) for f in found}:
         raise LakeError(f"{name_of(table)} names {len(missing)} files that its store does not list, {min(missing)} first. Nothing was deleted; run `k2 audit`.")

@@ -18,6 +18,7 @@ from pyiceberg.table.update.snapshot import _MergeAppendFiles
 from k2stream.errors import LakeError
 from k2stream.lake.append import OneChange, Prepared
 from k2stream.lake.head import name_of
+from k2stream.lake.trouble import translated
 
 
 def prepare_overwrite(table: Table, files: Sequence[DataFile], drops: Collection[str], summary: Mapping[str, str], *, commit_id: str) -> Prepared:
@@ -32,13 +33,17 @@ def prepare_overwrite(table: Table, files: Sequence[DataFile], drops: Collection
 
 
 def live_files(table: Table) -> dict[str, DataFile]:
-    """Data files of the head by location; raises LakeError if a foreign writer left delete files, whose rows nobody here would miss."""
+    """Data files of the head by location.
+
+    Raises LakeError if the store does not answer, or if a foreign writer left delete files, whose rows nobody here would miss.
+    """
     snapshot = table.current_snapshot()
-    manifests = snapshot.manifests(table.io) if snapshot else []
-    _keep_only({m.manifest_path for m in manifests})
-    if any(m.content == ManifestContent.DELETES for m in manifests):
-        raise LakeError(f"{name_of(table)} has delete files of another writer. Rewrite its data files (copy-on-write), then do this again.")
-    return {e.data_file.file_path: e.data_file for m in manifests for e in entries_of(m, table.io)}
+    with translated("read the list of data files", name_of(table)):
+        manifests = snapshot.manifests(table.io) if snapshot else []
+        _keep_only({m.manifest_path for m in manifests})
+        if any(m.content == ManifestContent.DELETES for m in manifests):
+            raise LakeError(f"{name_of(table)} has delete files of another writer. Rewrite its data files (copy-on-write), then do this again.")
+        return {e.data_file.file_path: e.data_file for m in manifests for e in entries_of(m, table.io)}
 
 
 _read: dict[str, list[ManifestEntry]] = {}

@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 
 import pytest
+from pyiceberg.io import InputFile
 
 from k2stream.audit import audit
 from k2stream.clock import SystemClock
@@ -234,6 +235,25 @@ def test_retention_that_cannot_work_is_told_and_stops_nothing_else(tmp_path: Pat
     assert trouble in (told.trouble or "")
     assert [r.counts["files_before"] for r in reports if (r.task, r.table) == ("compact", "trades")] == [10]
     assert {(r.task, r.table) for r in reports if r.task != "retention"} == {(t, n) for t in ("compact", "expire", "orphans") for n in upkeep_of(site).tables()}
+
+
+def test_a_store_that_fails_one_read_costs_one_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The list of files cannot be read once, while retention plans: that is told, and the tables' other tasks are done."""
+    site = LakeSite(tmp_path, keep_days="trades=3650")
+    filled(site, 10)
+    reads, failures = DurableFileIO.new_input, ["AWS Error SLOW_DOWN during GetObject operation"]
+
+    def fail_once(io: DurableFileIO, location: str) -> InputFile:
+        if location.endswith(".avro") and failures:
+            raise OSError(failures.pop())
+        return reads(io, location)
+
+    monkeypatch.setattr(DurableFileIO, "new_input", fail_once)
+    reports = run_all(upkeep_of(site), site.settings)
+    (told,) = [report for report in reports if report.trouble]
+    assert (told.task, told.table) == ("retention", "trades")
+    assert "the store does not answer" in (told.trouble or "")
+    assert [r.counts["files_before"] for r in reports if (r.task, r.table) == ("compact", "trades")] == [10]
 
 
 def test_gap_events_are_compacted_and_taken_on(site: LakeSite, upkeep: Upkeep) -> None:
