@@ -6,7 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from k2stream.feed.frame import Frame, NewId, Row, number, parsed, read_fields, whole, word
+from k2stream.feed.frame import Frame, NewId, Row, millis_us, number, parsed, read_fields, text, whole, word
 from k2stream.feed.recording import SAMPLE, MessageIds, Recording, Session, shipped
 from k2stream.rows import body_schema
 
@@ -52,7 +52,7 @@ def read(frame: bytes | str, *, new_id: NewId, now_us: int) -> Frame:
 
 
 def trade_row(data: dict[str, Any], message_id: str, now_us: int) -> Row:
-    base, quote = assets(data["s"])
+    base, quote = assets(text(data["s"]))
     sequence = whole(data["t"])
     return {
         "message_id": message_id,
@@ -60,7 +60,7 @@ def trade_row(data: dict[str, Any], message_id: str, now_us: int) -> Row:
         "symbol": data["s"],
         "exchange": EXCHANGE,
         "asset_class": "crypto",
-        "timestamp": whole(data["T"]) * 1000,
+        "timestamp": millis_us(data["T"]),
         "price": number(data["p"]),
         "quantity": number(data["q"]),
         "currency": quote,
@@ -72,8 +72,8 @@ def trade_row(data: dict[str, Any], message_id: str, now_us: int) -> Row:
         "vendor_data": {
             "is_buyer_maker": word(data["m"]),
             "event_type": data["e"],
-            "event_time": str(data["E"]),
-            "trade_time": str(data["T"]),
+            "event_time": word(data["E"]),
+            "trade_time": word(data["T"]),
             "base_asset": base,
             "quote_asset": quote,
             "is_best_match": word(data.get("M")),
@@ -83,7 +83,7 @@ def trade_row(data: dict[str, Any], message_id: str, now_us: int) -> Row:
 
 def _quote(data: dict[str, Any], message_id: str, now_us: int) -> Row:
     """A frame with times of its own is of the futures market."""
-    base, quote = assets(data["s"])
+    base, quote = assets(text(data["s"]))
     update = whole(data["u"])
     return {
         "message_id": message_id,
@@ -91,7 +91,7 @@ def _quote(data: dict[str, Any], message_id: str, now_us: int) -> Row:
         "symbol": data["s"],
         "exchange": EXCHANGE,
         "asset_class": "futures" if "T" in data else "crypto",
-        "timestamp": whole(data["T"]) * 1000 if "T" in data else now_us,
+        "timestamp": millis_us(data["T"]) if "T" in data else now_us,
         "bid_price": number(data["b"]),
         "bid_quantity": number(data["B"]),
         "ask_price": number(data["a"]),

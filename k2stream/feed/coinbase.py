@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 
-from k2stream.feed.frame import Frame, NewId, Row, number, parsed, read_fields, utc_us, whole, word
+from k2stream.feed.frame import Frame, NewId, Row, number, parsed, read_fields, text, utc_us, whole, word
 
 EXCHANGE = "COINBASE"
 URLS = ("wss://ws-feed.exchange.coinbase.com", "wss://ws-direct.exchange.coinbase.com")
@@ -48,7 +48,7 @@ def read(frame: bytes | str, *, new_id: NewId, now_us: int) -> Frame:
 
 
 def trade_row(data: dict[str, Any], message_id: str, now_us: int) -> Row:
-    base, quote = assets(data["product_id"])
+    base, quote = assets(text(data["product_id"]))
     sequence = whole(data["trade_id"])
     orders = {name: word(data.get(name)) for name in ("maker_order_id", "taker_order_id")}
     return {
@@ -71,7 +71,7 @@ def trade_row(data: dict[str, Any], message_id: str, now_us: int) -> Row:
 
 
 def _quote(data: dict[str, Any], message_id: str, now_us: int) -> Row:
-    base, quote = assets(data["product_id"])
+    base, quote = assets(text(data["product_id"]))
     return {
         "message_id": message_id,
         "quote_id": f"{EXCHANGE}-{whole(data['sequence'])}",

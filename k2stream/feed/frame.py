@@ -7,6 +7,8 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
+import orjson
+
 from k2stream.errors import DecodeError
 
 Row = dict[str, Any]
@@ -20,6 +22,10 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 PLACES = Decimal("0.00000001")
 LIMIT = Decimal(10**10)
 """What decimal(18, 8) can hold: so fine, and below so much."""
+MOST = 2**63 - 1
+"""What a long can hold."""
+MOST_CHARACTERS = 1_000
+"""Of a symbol or a value of vendor_data; a row without a bound would be more than a topic takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +41,10 @@ class Frame:
 def parsed(frame: bytes | str, venue: str) -> dict[str, Any]:
     """A frame's JSON object, its numbers as Decimals: a price must not become a float on its way. Raises DecodeError."""
     try:
-        found = DECODER.decode(frame if isinstance(frame, str) else frame.decode())
+        text = frame if isinstance(frame, str) else frame.decode()
+        if "\\u" in text:
+            orjson.loads(text)  # refuses half a surrogate pair, which our decoder lets pass and no row could hold
+        found = DECODER.decode(text)
     except (ValueError, RecursionError) as exc:
         raise DecodeError(f"Expected a JSON frame of {venue}, found {frame[:80]!r}: {exc}. Has the stream's format changed?") from exc
     if not isinstance(found, dict):
@@ -63,29 +72,47 @@ def read_fields(data: Any, read: Callable[[dict[str, Any]], Row], *, required: S
 
 
 def number(value: object) -> Decimal:
-    """A price or a quantity, to eight places; raises ValueError for what is none, or is finer than a row can hold."""
+    """A price or a quantity, to eight places, zeros beyond them cut off; raises ValueError for what is none, or is finer than a row can hold."""
     if isinstance(value, bool) or not isinstance(value, (str, int, Decimal)):
         raise ValueError(f"expected a number, found {value!r}")
     try:
         found = Decimal(value)
-        fits = found.is_finite() and abs(found) < LIMIT and found == found.quantize(PLACES)
+        fits = found.is_finite() and abs(found) < LIMIT and found == (cut := found.quantize(PLACES))
     except InvalidOperation as exc:
         raise ValueError(f"expected a number, found {value!r}") from exc
     if not fits:
         raise ValueError(f"expected a number of ten digits and eight places, found {value!r}")
-    return found
+    return found if PLACES.adjusted() <= int(found.as_tuple().exponent) <= 0 else cut
 
 
 def whole(value: object) -> int:
-    """An id or a time; raises ValueError for what is not a whole number."""
+    """An id or a time; raises ValueError for what is not a whole number of 64 bits."""
     if isinstance(value, bool) or not isinstance(value, (int, str)):
         raise ValueError(f"expected a whole number, found {value!r}")
-    return int(value)
+    found = int(value)
+    if not -MOST <= found <= MOST:
+        raise ValueError(f"expected a whole number of 64 bits, found {value!r}")
+    return found
+
+
+def millis_us(value: object) -> int:
+    """Microseconds of a time in milliseconds; raises ValueError for what is not a whole number, or too late for a row to hold."""
+    return whole(whole(value) * 1000)
+
+
+def text(value: object) -> str:
+    """A symbol; raises ValueError for what is none, or longer than any."""
+    if not isinstance(value, str) or len(value) > MOST_CHARACTERS:
+        raise ValueError(f"expected a symbol, found {str(value)[:80]!r}")
+    return value
 
 
 def word(value: object) -> str:
-    """A value of vendor_data: text as it is, true and false in lower case, nothing as an empty string."""
-    return "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+    """A value of vendor_data: text as it is, true and false in lower case, nothing as an empty string; raises ValueError for one of no sense."""
+    found = "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+    if len(found) > MOST_CHARACTERS:
+        raise ValueError(f"expected at most {MOST_CHARACTERS:,} characters, found {found[:80]!r}...")
+    return found
 
 
 def utc_us(text: str) -> int:

@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 
-from k2stream.feed.frame import Frame, NewId, Row, number, parsed, read_fields, utc_us, whole, word
+from k2stream.feed.frame import Frame, NewId, Row, number, parsed, read_fields, text, utc_us, whole, word
 
 EXCHANGE = "KRAKEN"
 URLS = ("wss://ws.kraken.com/v2",)
@@ -45,7 +45,7 @@ def read(frame: bytes | str, *, new_id: NewId, now_us: int) -> Frame:
 
 
 def trade_row(data: dict[str, Any], message_id: str, now_us: int) -> Row:
-    base, quote = assets(data["symbol"])
+    base, quote = assets(text(data["symbol"]))
     sequence = whole(data["trade_id"])
     return {
         "message_id": message_id,
@@ -67,7 +67,7 @@ def trade_row(data: dict[str, Any], message_id: str, now_us: int) -> Row:
 
 
 def _quote(data: dict[str, Any], message_id: str, now_us: int) -> Row:
-    base, quote = assets(data["symbol"])
+    base, quote = assets(text(data["symbol"]))
     at_us = utc_us(data["timestamp"]) if data.get("timestamp") else now_us
     sides = [number(data[name]) for name in ("bid", "bid_qty", "ask", "ask_qty")]
     return {

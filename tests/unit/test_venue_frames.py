@@ -1,6 +1,7 @@
 """Real frames of every venue become exactly their rows; other frames are no error, changed ones say what changed."""
 
 import itertools
+import json
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
@@ -12,6 +13,7 @@ import pytest
 from k2stream.errors import DecodeError
 from k2stream.feed import binance, coinbase, kraken
 from k2stream.feed.frame import Frame, number, utc_us
+from k2stream.feed.live import records_of
 from k2stream.feed.recording import shipped
 from k2stream.rows import body_schema
 
@@ -128,6 +130,62 @@ def test_garbage_is_an_error_of_decoding_or_nothing(venue: object, frame: bytes)
     with suppress(DecodeError):
         found = reader(venue)(frame)
     assert found == Frame()
+
+
+TRADES = {
+    binance: {"e": "trade", "E": 1, "s": "BTCUSDT", "t": 1, "p": "1", "q": "1", "T": 1_610_064_000_000, "m": True},
+    coinbase: {"type": "match", "trade_id": 1, "side": "buy", "size": "1", "price": "1", "product_id": "A-B", "sequence": 1, "time": "2021-04-17T16:43:37Z"},
+    kraken: {"symbol": "A/B", "side": "buy", "price": 1, "qty": 1, "trade_id": 1, "timestamp": "2023-10-06T17:35:55Z"},
+}
+
+
+def read_with(venue: object, **changes: object) -> Frame:
+    """A good trade of the venue with other fields; plain json, for it writes what orjson would refuse."""
+    trade = {**TRADES[venue], **changes}  # type: ignore[index]
+    return reader(venue)(json.dumps({"channel": "trade", "data": [trade]} if venue is kraken else trade).encode())
+
+
+@pytest.mark.parametrize(
+    ("venue", "changes"),
+    [
+        (binance, {"t": 10**22}),
+        (binance, {"t": -(10**22)}),
+        (binance, {"T": 10**17}),
+        (binance, {"s": "\ud800USDT"}),
+        (binance, {"s": 5}),
+        (binance, {"s": "X" * 100_000}),
+        (binance, {"E": "\udfff"}),
+        (binance, {"E": "1" * 100_000}),
+        (coinbase, {"trade_id": str(2**63)}),
+        (coinbase, {"product_id": "\ud800-B"}),
+        (coinbase, {"maker_order_id": "\ud800"}),
+        (coinbase, {"maker_order_id": "x" * 100_000}),
+        (kraken, {"trade_id": 2**64}),
+        (kraken, {"symbol": "A/\ud800"}),
+        (kraken, {"ord_type": ["x"] * 10_000}),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_a_value_that_no_row_can_hold_is_an_error_of_decoding(venue: object, changes: dict[str, object]) -> None:
+    """Found when rows are encoded together, it would end the feed and take its neighbours along."""
+    with pytest.raises(DecodeError, match="stream's format changed"):
+        read_with(venue, **changes)
+
+
+@pytest.mark.parametrize("venue", [binance, coinbase, kraken])
+@pytest.mark.parametrize("value", ["1." + "0" * 60, "1e0", "10e-1", "0.0000001e7", "0e999"])
+def test_a_number_however_it_is_written_makes_a_record(venue: object, value: str) -> None:
+    """Zeros beyond eight places say nothing, and Arrow takes only so many."""
+    changes = {binance: {"p": value}, coinbase: {"price": value}, kraken: {"price": value}}[venue]  # type: ignore[index]
+    (row,) = read_with(venue, **changes).trades
+    assert row["price"] in (0, 1)
+    assert len(records_of([row], "trade_v2", 1)) == 1
+
+
+def test_symbols_of_other_alphabets_are_read() -> None:
+    """Venues list them, escaped or not."""
+    (row,) = read_with(binance, s="币安人生USDT").trades
+    assert row["symbol"] == "币安人生USDT"
 
 
 @pytest.mark.parametrize("value", ["NaN", "Infinity", "0.000000001", "10000000000", "x", True, None, 1.5, "1e400"])
