@@ -36,6 +36,10 @@ ROWS_AHEAD = 2_000
 ROWS_AT_ONCE = 256
 """Rows that are encoded before room is asked for again: by so many a spool exceeds its bounds at most."""
 RECORDS_AT_ONCE = 5_000
+UNREADABLE_BYTES = 512 << 10
+"""Of a frame that cannot be read so much is kept: Kafka takes a record of 1 MiB by default, and one that it refuses would be sent for ever."""
+CUT = "k2-cut"
+"""Header of a frame that was cut: its whole length in bytes."""
 CLOCK_US = 5_000_000
 """A trade that is so much later than now says that this machine's clock is wrong."""
 LONGEST_RETRY_SECONDS = 5.0
@@ -177,11 +181,12 @@ class LiveFeed:
             log.warning("feed.clock_behind", venue=self._venue.name, seconds=round(ahead_us / 1e6, 1), risk="what is an hour ahead becomes a dead letter")
 
     async def _unreadable(self, frame: bytes, now_us: int, exc: DecodeError) -> None:
-        """It goes to the topic as it came: the worker makes a dead letter of it, with its bytes and a reason."""
+        """It goes to the topic as it came, cut if a topic would not take it: the worker makes a dead letter of it, with its bytes and a reason."""
         self.counts.unreadable += 1
         if self.counts.unreadable & (self.counts.unreadable - 1) == 0:  # the first, second, fourth...: a flood must not flood the log too
             log.warning("feed.unreadable", venue=self._venue.name, frames=self.counts.unreadable, cause=str(exc))
-        await self._lanes["trades"].spool.put([Outgoing(self._venue.name.encode(), frame, now_us // 1000)])
+        headers = ((CUT, str(len(frame)).encode()),) if len(frame) > UNREADABLE_BYTES else ()
+        await self._lanes["trades"].spool.put([Outgoing(self._venue.name.encode(), frame[:UNREADABLE_BYTES], now_us // 1000, headers)])
 
     async def _encode_for_good(self) -> None:
         while True:

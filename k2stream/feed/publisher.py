@@ -23,6 +23,9 @@ SESSION_START, RECONNECT = "session_start", "reconnect"
 BATCH_RECORDS = 1000
 """Records of a log batch: about 200 kB before compression; more gains nothing, fewer cost a transaction each."""
 
+BATCH_BYTES = 512 << 10
+"""... or so much of keys and values: half of what Kafka takes at once by default, and a refused batch would be sent for ever."""
+
 ENCODE_ROWS = 8192
 
 Progress = Callable[[int], None]
@@ -71,6 +74,7 @@ class Publisher:
         self._clock = clock or SystemClock()
         self._progress = progress or (lambda count: None)
         self._waiting: dict[int, list[Outgoing]] = {}
+        self._waiting_bytes: dict[int, int] = {}
         self._under_way: dict[int, asyncio.Task[None]] = {}
         self._places: dict[bytes, int] = {}
 
@@ -89,9 +93,12 @@ class Publisher:
     async def records(self, records: Iterable[Outgoing]) -> None:
         """Publish records that are made already; each must have a key."""
         for record in records:
-            place = self._place(record.key or b"")
+            place, size_bytes = self._place(record.key or b""), record.size_bytes
+            if self._waiting_bytes.get(place, 0) + size_bytes > BATCH_BYTES:
+                await self._send(place)
             batch = self._waiting.setdefault(place, [])
             batch.append(record)
+            self._waiting_bytes[place] = self._waiting_bytes.get(place, 0) + size_bytes
             if len(batch) >= BATCH_RECORDS:
                 await self._send(place)
 
@@ -120,6 +127,7 @@ class Publisher:
     async def abandon(self) -> None:
         """Drop what waits and let what is under way end, whatever becomes of it."""
         self._waiting.clear()
+        self._waiting_bytes.clear()
         await asyncio.gather(*self._under_way.values(), return_exceptions=True)
 
     def _place(self, key: bytes) -> int:
@@ -130,6 +138,7 @@ class Publisher:
 
     async def _send(self, place: int) -> None:
         batch = self._waiting.pop(place, None)
+        self._waiting_bytes.pop(place, None)
         before = self._under_way.get(place)
         if before is not None:
             await before

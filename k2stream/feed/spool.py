@@ -94,7 +94,7 @@ class Spool:
         """The first `count` records, as peeked last, are durable in the log."""
         if self._memory:
             for _ in range(count):
-                self._held_bytes -= _size_bytes(self._memory.popleft())
+                self._held_bytes -= self._memory.popleft().size_bytes
         else:
             for _, after in self._on_disk(count):
                 self._read_at = after
@@ -144,7 +144,7 @@ class Spool:
     def _add(self, record: Outgoing) -> None:
         if self._read_at == self._write_at and self._held_bytes < self._memory_bytes:
             self._memory.append(record)
-            self._held_bytes += _size_bytes(record)
+            self._held_bytes += record.size_bytes
             return
         self._say("disk")
         self._append(record)
@@ -173,10 +173,6 @@ class Spool:
 def _packed(record: Outgoing) -> bytes:
     body: bytes = msgpack.packb((record.key, record.value, record.timestamp_ms, record.headers))
     return HEAD.pack(len(body)) + body
-
-
-def _size_bytes(record: Outgoing) -> int:
-    return len(record.key or b"") + len(record.value or b"") + 100
 
 
 def _whole_bytes(descriptor: int) -> int:

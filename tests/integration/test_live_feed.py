@@ -216,6 +216,17 @@ async def test_garbage_between_trades_becomes_records_of_its_own_and_stops_nothi
     assert [r.value for r in records_in_log(tmp_path) if r.key == b"binance"] == [garbage]
 
 
+async def test_a_large_frame_that_cannot_be_read_is_cut_to_what_a_topic_takes(tmp_path: Path) -> None:
+    """Kafka would refuse it for ever, and nothing behind it would be written; its letter says how long it was."""
+    frames = [*frames_from(1, 2), b"x" * 3_000_000, *frames_from(3, 2)]
+    async with listening(FaultyVenue([play(frames)])) as venue, reading(BINANCE, venue.url, tmp_path) as feed:
+        await until(lambda: len(feed.received) == 5)
+        await feed.live.settle()
+    (cut,) = [r for r in records_in_log(tmp_path) if r.key == b"binance"]
+    assert (cut.value, cut.headers) == (b"x" * (512 << 10), (("k2-cut", b"3000000"),))
+    assert set(numbers_in_log(tmp_path)) == {1, 2, 3, 4}
+
+
 async def test_an_oversized_frame_ends_the_connection_and_not_the_feed(tmp_path: Path) -> None:
     """A frame beyond any that venues send is not taken into memory."""
     behaviours = [play([*frames_from(1, 2), b"x" * (5 << 20)]), play(list(frames_from(3, 2)))]

@@ -102,6 +102,16 @@ async def test_a_full_log_lets_no_later_batch_pass_an_earlier_one() -> None:
     assert [int(r.value or b"") for _, batch in log.taken for r in batch] == list(range(2_000))
 
 
+async def test_a_batch_is_no_larger_than_a_topic_takes() -> None:
+    """Kafka refuses more than 1 MiB at once, again and again, and nothing behind it would ever be written."""
+    log = FullLog(room=99)
+    async with publishing(log, "t", schema="trade_v2", schema_id=1) as publisher:
+        await publisher.records(Outgoing(b"BHP", b"%4d" % n + b"x" * 50_000, 0) for n in range(100))
+    assert max(sum(len(r.value or b"") for r in batch) for _, batch in log.taken) <= 512 << 10
+    assert [int((r.value or b"")[:4]) for _, batch in log.taken for r in batch] == list(range(100))
+    assert len(log.taken) <= 11, "and not each alone"
+
+
 async def test_a_marker_comes_after_all_that_was_published_before_it() -> None:
     """Rows that wait for a full batch go out first; the marker is alone; then the rest."""
     log = FullLog(room=9)
