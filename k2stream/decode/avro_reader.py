@@ -127,6 +127,8 @@ def _default(field: Field) -> Any:
 
 def read_long(body: bytes, at: int) -> tuple[int, int]:
     """One zigzag varint of at most 64 bits."""
+    if at < len(body) and (byte := body[at]) < 0x80:
+        return (byte >> 1) ^ -(byte & 1), at + 1
     value = shift = 0
     for position in range(at, at + VARINT_BYTES):
         if position >= len(body):
@@ -155,7 +157,10 @@ def _bytes(body: bytes, at: int) -> tuple[bytes, int]:
 
 
 def _string(body: bytes, at: int) -> tuple[str, int]:
-    raw, end = _bytes(body, at)
+    if at < len(body) and not (head := body[at]) & 0x81 and (end := at + 1 + (head >> 1)) <= len(body):
+        raw = body[at + 1 : end]  # a length of one byte, as nearly all are
+    else:
+        raw, end = _bytes(body, at)
     try:
         return raw.decode("utf-8"), end
     except UnicodeDecodeError as exc:

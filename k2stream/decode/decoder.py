@@ -69,6 +69,8 @@ class Decoder:
         self._held, self._held_now = held, no_columns()
         self._mixed: set[TopicPartition] = set()
         """Where the last log batches were written with several schemas: those are taken apart at once, the others when a read fails."""
+        self._spoiled: set[TopicPartition] = set()
+        """Where the last log batch held a record that is no row: the next ones are read alone at once, for halving costs twice as many calls."""
 
     def decode(self, batch: Batch) -> Decoded:
         """One batch alone; see decode_many."""
@@ -120,8 +122,15 @@ class Decoder:
                 for number, block in group:
                     pieces[number].append(self._one_by_one(block.log_batch, block.places))
                 continue
-            for call in _calls(group):
+            alone: Group = []
+            together: Group = []
+            for number, block in group:
+                is_alone = bool(self._spoiled) and block.places is None and _tp(block.log_batch) in self._spoiled
+                (alone if is_alone else together).append((number, block))
+            for call in _calls(together):
                 self._read(schema_id, call, pieces)
+            for call in _calls(alone):
+                self._read_alone(schema_id, call, pieces)
 
     def _reader(self, schema_id: int) -> BlockReader | None:
         if schema_id not in self._readers:
@@ -141,21 +150,29 @@ class Decoder:
         is_worth_it = sum(counts) >= FEW_RECORDS
         columns = self._readers[schema_id].read([block for _, block in group]) if is_worth_it else None
         if columns is not None and self._place(schema_id, group, counts, columns, pieces):
+            self._spoiled -= {_tp(block.log_batch) for _, block in group}
             return
         is_pure = is_pure or not is_worth_it or all(block.places is not None for _, block in group)
         parts = None if is_pure else self._taken_apart(group)
         if parts is not None and len(parts) > len(group):
-            by_schema: dict[int, Group] = defaultdict(list)
-            for number, block in parts:
-                by_schema[block.schema_id].append((number, block))
-            self._read_groups(by_schema, pieces)
+            self._read_groups(_by_schema(parts), pieces)
         elif len(group) == 1 or not is_worth_it:
+            self._spoiled |= {_tp(block.log_batch) for _, block in group if is_worth_it}
             for number, block in group:
                 pieces[number].append(self._one_by_one(block.log_batch, block.places))
         else:
             half = len(group) // 2
             for some in (group[:half], group[half:]):
                 self._read(schema_id, some, pieces, is_pure=is_pure or parts is not None)
+
+    def _read_alone(self, schema_id: int, group: Group, pieces: Pieces) -> None:
+        """Each log batch for itself, unless some hold several schemas."""
+        parts = self._taken_apart(group)
+        if parts is not None and len(parts) > len(group):
+            self._read_groups(_by_schema(parts), pieces)
+            return
+        for member in group:
+            self._read(schema_id, [member], pieces, is_pure=True)
 
     def _taken_apart(self, group: Group) -> Group | None:
         """The blocks by schema; None if their borders are not proven. Remembers which partitions hold mixed log batches."""
@@ -246,6 +263,13 @@ def in_offset_order(tables: Sequence[pa.Table]) -> pa.Table:
     """Rows of one partition that lie between each other, as they lie in the log."""
     whole = joined(tables).unify_dictionaries().combine_chunks()
     return whole.take(pa.array(np.argsort(whole["offset"].to_numpy(), kind="stable")))
+
+
+def _by_schema(group: Group) -> Mapping[int, Group]:
+    groups: dict[int, Group] = defaultdict(list)
+    for number, block in group:
+        groups[block.schema_id].append((number, block))
+    return groups
 
 
 def _tp(log_batch: LogBatch) -> TopicPartition:
