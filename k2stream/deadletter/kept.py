@@ -26,7 +26,7 @@ def origins_of_letters(settings: Settings) -> Iterator[Origin]:
     for record in read_topics(settings, LETTER_TOPICS):
         if record.key is not None and not is_line(key := record.key.decode()):
             yield parse_origin(key)
-    if letters_dropped(settings):
+    if _dropped(settings):
         yield from origins_of_table(settings)
 
 
@@ -37,5 +37,18 @@ def origins_of_table(settings: Settings) -> set[Origin]:
 
 
 def letters_dropped(settings: Settings) -> int:
+    """How many letters may be nowhere any more: those that retention has taken from the topics before there was a table to keep them.
+
+    Once the table is there it keeps every letter, so what it and the topics lack is lost. Raises TransportError, LakeError.
+    """
+    dropped = _dropped(settings)
+    if not dropped:
+        return 0
+    with closing(open_catalog(settings)) as catalog:
+        before = LetterFiles(catalog, settings).before()
+    return dropped if before is None else min(dropped, before)
+
+
+def _dropped(settings: Settings) -> int:
     """How many letters retention has taken from the topics: the first offsets still kept, added up."""
     return sum(begin for tp, begin in begins_of(settings).items() if tp.topic in LETTER_TOPICS)

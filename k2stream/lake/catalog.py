@@ -23,6 +23,7 @@ from sqlalchemy.exc import IntegrityError
 
 from k2stream.lake.declaration import TableDeclaration
 from k2stream.lake.file_io import FSYNC
+from k2stream.lake.letters_before import LETTER_TABLE, LETTERS_BEFORE, letters_in_ledgers
 from k2stream.lake.rest_catalog import TimedRestCatalog, rest_properties
 from k2stream.lake.s3 import s3_properties
 from k2stream.lake.sql_catalog import open_sql_catalog
@@ -93,12 +94,13 @@ def _create(catalog: Catalog, name: tuple[str, str], declaration: TableDeclarati
     # The catalog gives out new field ids; they are 1, 2, 3... in the order of the columns, so these ids hold.
     schema = catalog._convert_schema_if_needed(declaration.schema)  # noqa: SLF001 - the only way to ids before the table
     with_ids = assign_fresh_schema_ids(schema)
+    before = {LETTERS_BEFORE: str(letters_in_ledgers(catalog, name[0]))} if name[1] == LETTER_TABLE else {}
     return catalog.create_table(
         name,
         with_ids,
         partition_spec=_partition_spec(with_ids, declaration),
         sort_order=_sort_order(with_ids, declaration),
-        properties={**TABLE_PROPERTIES, **_metrics(declaration)},
+        properties={**TABLE_PROPERTIES, **_metrics(declaration), **before},
     )
 
 

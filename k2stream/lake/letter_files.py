@@ -10,18 +10,17 @@ from pyiceberg.table import Table
 from k2stream.lake.evolution import arrow_columns
 from k2stream.lake.files import FileLists
 from k2stream.lake.head import Head, head_of, head_or_start
+from k2stream.lake.letters_before import LETTER_SOURCES, LETTER_TABLE, letters_before
 from k2stream.lake.outbox import LETTERS, applied_of, named_after
 from k2stream.lake.trouble import translated
 from k2stream.settings import Settings
 from k2stream.table_file import TableFile
 
-LETTER_TABLE = "dead_letters"
-
 
 class LetterFiles:
     """Letters of all committed windows; one that a rollback brings again may stand in two files."""
 
-    def __init__(self, catalog: Catalog, settings: Settings, sources: Sequence[str] = ("trades", "quotes", "instruments")) -> None:
+    def __init__(self, catalog: Catalog, settings: Settings, sources: Sequence[str] = LETTER_SOURCES) -> None:
         """`sources` name the tables whose windows bring letters; one that does not exist brings none."""
         self._catalog, self._namespace, self._sources = catalog, settings.namespace, sources
         self._letters: Table | None = None
@@ -55,6 +54,11 @@ class LetterFiles:
         """The newest snapshot of each source; one that does not exist is left out. Raises LakeError."""
         tables = {name: self._load(name) for name in self._sources}
         return {name: table.metadata.current_snapshot_id for name, table in tables.items() if table is not None}
+
+    def before(self) -> int | None:
+        """How many letters there were before there was a table for them, as far as anybody counted. Raises LakeError."""
+        table = self._load(LETTER_TABLE)
+        return None if table is None else letters_before(table)
 
     def columns_of(self, source: str) -> pa.Schema | None:
         """A source's columns; None if there is no such table. Raises LakeError."""
