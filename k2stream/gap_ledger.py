@@ -19,6 +19,7 @@ from k2stream.query.gaps import OWING, GapFilter, State, gaps_now, history, rows
 from k2stream.sequence_state import Kind
 from k2stream.settings import Settings
 from k2stream.table_file import TableFile
+from k2stream.topics import TopicName, redundant_topics
 
 Gap = dict[str, Any]
 """A row of k2stream.query.gaps.GAPS."""
@@ -95,7 +96,8 @@ def how_complete(
     with closing(TableReader.open_reader(settings, data_type)) as rows:
         gaps, quality = rows.beside("gaps"), rows.beside("quality")
         flags = quality.newest_files() if quality.exists() else ()  # nobody looked at rows here
-        ledger = Ledger(rows.newest_files(), gaps.newest_files(), flags, data_type=data_type)
+        twins = {TopicName.parse(topic).venue.upper() for topic in redundant_topics(tp.topic for tp in rows.head().vector)}
+        ledger = Ledger(rows.newest_files(), gaps.newest_files(), flags, twins, data_type=data_type)
     with Engine.of(settings) as engine:
         return completeness(engine, ledger, interval_seconds=interval_seconds, symbol=symbol, exchange=exchange, start=start, end=end)
 

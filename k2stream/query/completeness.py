@@ -7,11 +7,11 @@ Per symbol and interval of event time:
     waived       the same of gaps that a person accepted
     expected     received + missing + waived; null where no row has a number, for then nobody knows
     late         rows that came into a hole after it was seen
-    duplicates   records whose native id was there already
+    duplicates   records whose native id was there already; null of exchanges with redundant topics, whose second reports nobody flags
     is_complete  no hole with missing numbers reaches into the interval; null where no row has a number
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -73,7 +73,7 @@ joined AS (
 )
 SELECT make_timestamp(place * $width) AT TIME ZONE 'UTC' AS start, exchange, symbol,
   CASE WHEN received > untracked OR has_hole OR waived > 0 THEN received + missing + waived END AS expected,
-  received, missing, late, duplicates, waived, untracked,
+  received, missing, late, CASE WHEN NOT list_contains($redundant, exchange) THEN duplicates END AS duplicates, waived, untracked,
   CASE WHEN received > untracked OR has_hole OR waived > 0 THEN NOT has_hole END AS is_complete
 FROM joined ORDER BY start, exchange, symbol
 """
@@ -111,6 +111,8 @@ class Ledger:
     gaps: Sequence[TableFile]
     quality: Sequence[TableFile] = ()
     """Duplicates stand there; without it they are 0."""
+    redundant: Collection[str] = ()
+    """Exchanges with redundant topics."""
     reach: Vector | None = None
     data_type: str = "trades"
 
@@ -138,7 +140,7 @@ def completeness(
         "filling": _places(engine, FILLING, ledger.gaps, beside, {"no_events": WRITTEN.empty_table()}),
         "doubles": _places(engine, DOUBLES, ledger.quality, beside, {}),
     }
-    values = {**asked, "width": interval_seconds * 1_000_000}
+    values = {**asked, "width": interval_seconds * 1_000_000, "redundant": [*ledger.redundant]}
     # Where no file can hold a row of the range, holes may still reach into it: any one file will do, its rows are left out.
     return engine.ask(COMPLETE, files=files or ledger.rows[:1], values=values, tables=tables).cast(COMPLETENESS)
 

@@ -6,7 +6,7 @@ out, `migration` copies a topic into another one.
 
 from k2stream.topics.kinds import COMPACTED, DAY_MS, KEPT_7_DAYS, KEPT_30_DAYS, KINDS, LETTER_TOPICS, LETTER_TYPE, TopicKind
 from k2stream.topics.name import ASSET_CLASSES, LETTERS, MARKET, TopicName, letter_topic
-from k2stream.topics.redundant import require_co_partitioned
+from k2stream.topics.redundant import redundant_topics, require_co_partitioned
 from k2stream.topics.subscription import SELECTORS, resolve
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "TopicKind",
     "TopicName",
     "letter_topic",
+    "redundant_topics",
     "require_co_partitioned",
     "resolve",
 ]

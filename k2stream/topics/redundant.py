@@ -1,6 +1,7 @@
 """Topics of one venue that several feeds fill: what makes them one stream; pure."""
 
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 
 from k2stream.errors import SettingsError
 from k2stream.topics.name import TopicName
@@ -21,3 +22,12 @@ def require_co_partitioned(partitions: Mapping[str, int]) -> None:
                 f"{other} has {partitions[other]} partitions and {topic} has {partitions[topic]}: topics of one venue need equal numbers, or a trade "
                 f"that both report could become two rows. Grow the smaller one with `k2 topics apply`, or leave it out with K2_TOPICS."
             )
+
+
+def redundant_topics(topics: Iterable[str]) -> frozenset[str]:
+    """Those that share venue and data type with another: every trade is reported in each of them."""
+    by_venue: defaultdict[TopicName, set[str]] = defaultdict(set)
+    for topic in set(topics):
+        name = TopicName.parse(topic)
+        by_venue[TopicName(name.asset_class, name.data_type, name.venue)].add(topic)
+    return frozenset(topic for twins in by_venue.values() if len(twins) > 1 for topic in twins)

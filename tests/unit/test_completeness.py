@@ -1,6 +1,7 @@
 """What is expected, received, missing, late and double of a symbol, interval by interval."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -146,6 +147,15 @@ def test_duplicates_are_those_that_were_flagged(engine: Engine, tmp_path: Path) 
     found = completeness(engine, Ledger(tables.ledger.rows, tables.ledger.gaps, quality.files(1)), interval_seconds=60)
 
     assert found["duplicates"].to_pylist() == [2, 0]
+
+
+def test_duplicates_of_redundant_topics_are_not_said_to_be_none(engine: Engine, tmp_path: Path) -> None:
+    """Nobody flags the second report of a second feed, so nobody knows how many there were in an interval."""
+    ledger = Tables(tmp_path, [(0, 1), (1, 2)]).ledger
+
+    for exchanges, said_of_each in ((["ASX"], None), (["BINANCE"], 0)):
+        found = completeness(engine, replace(ledger, redundant=exchanges), interval_seconds=60)
+        assert found["duplicates"].to_pylist() == [said_of_each] * 2
 
 
 def tables_rows(engine: Engine, tables: Tables) -> pa.Table:
