@@ -1,6 +1,7 @@
 """Dead letters as rows of their table: everything that a letter says, and nothing that knows of the commit; pure."""
 
 from collections.abc import Iterable
+from typing import Any
 
 import pyarrow as pa
 
@@ -53,11 +54,25 @@ FIRST_MS, LAST_MS = -62_135_596_800_000, 253_402_300_799_999
 
 SYMBOL_CHARACTERS = 64
 """A longer key is no symbol."""
+AS_THEY_ARE = ("origin", "first_origin", "attempt", "topic", "partition", "offset", "file", "schema_id", "timestamp_ms", "key", "value")
+"""Columns that are a letter's own words."""
 
 
 def letter_rows(letters: Iterable[Letter]) -> pa.Table:
     """One row a letter, as LETTERS, in the order given."""
-    return pa.Table.from_pylist([_row(letter) for letter in letters], schema=LETTERS)
+    all_of = list(letters)
+    names = {topic: TopicName.parse(topic) for topic in {letter.topic for letter in all_of}}
+    columns: dict[str, list[Any]] = {
+        **{name: [getattr(letter, name) for letter in all_of] for name in AS_THEY_ARE},
+        "exchange": [names[letter.topic].exchange for letter in all_of],
+        "data_type": [names[letter.topic].data_type for letter in all_of],
+        "symbol": [symbol_of(letter.key) for letter in all_of],
+        "reason": [letter.reason.value for letter in all_of],
+        "text": [_whole(letter.text) for letter in all_of],
+        "first_seen": [min(max(letter.timestamp_ms, FIRST_MS), LAST_MS) * 1000 for letter in all_of],
+        "headers": [[{"name": _whole(name), "value": value} for name, value in letter.headers] for letter in all_of],
+    }
+    return pa.Table.from_arrays([pa.array(columns[field.name], field.type) for field in LETTERS], schema=LETTERS)
 
 
 def letters_of(rows: pa.Table) -> list[Letter]:
@@ -71,30 +86,6 @@ def symbol_of(key: bytes | None) -> str | None:
         return None
     text = key.decode(errors="replace")
     return text if text.isprintable() and "\N{REPLACEMENT CHARACTER}" not in text else None
-
-
-def _row(letter: Letter) -> dict[str, object]:
-    name = TopicName.parse(letter.topic)
-    return {
-        "origin": letter.origin,
-        "first_origin": letter.first_origin,
-        "attempt": letter.attempt,
-        "topic": letter.topic,
-        "partition": letter.partition,
-        "offset": letter.offset,
-        "file": letter.file,
-        "exchange": name.exchange,
-        "data_type": name.data_type,
-        "symbol": symbol_of(letter.key),
-        "reason": letter.reason.value,
-        "text": _whole(letter.text),
-        "schema_id": letter.schema_id,
-        "first_seen": min(max(letter.timestamp_ms, FIRST_MS), LAST_MS) * 1000,
-        "timestamp_ms": letter.timestamp_ms,
-        "key": letter.key,
-        "value": letter.value,
-        "headers": [{"name": _whole(name), "value": value} for name, value in letter.headers],
-    }
 
 
 def _letter(row: dict[str, object]) -> Letter:

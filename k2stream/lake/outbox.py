@@ -16,6 +16,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from pyiceberg.io import InputStream
 from pyiceberg.manifest import DataFile
 from pyiceberg.table import Table
 from pyiceberg.table.snapshots import Snapshot, ancestors_of
@@ -166,25 +168,26 @@ class _Taking:
         """The data file to append for one named file: the very file, a copy without what is held, or none."""
         with translated(f"read {self._parcel.words}", location):
             with self._source.io.new_input(location).open() as stream:
-                rows = pq.read_table(stream)
                 footer = pq.read_metadata(stream)
-            new = self._without_held(rows, below)
+                is_new = self._is_new(pq.read_table(stream, columns=["topic", "partition", "offset"]), stream, below)
+                if is_new is None:
+                    self.rows += footer.num_rows
+                    return self._form.data_file(location, len(self._source.io.new_input(location)), footer, ())
+                new = pq.read_table(stream).filter(is_new)
             self.rows += new.num_rows
-            if new.num_rows == rows.num_rows:
-                return self._form.data_file(location, len(self._source.io.new_input(location)), footer, ())
             if not new.num_rows:
                 return None
             rest = f"{data_folder(table)}/{self._parcel.prefix}-{uuid4()}.parquet"
             return self._form.write(table.io, rest, Slice((), self._form.cast(new), np.arange(new.num_rows)))
 
-    def _without_held(self, rows: pa.Table, below: Vector | None) -> pa.Table:
-        origins = zip(*(rows[name].to_pylist() for name in ("topic", "partition", "offset")), strict=True)
-        doubtful = pa.array([is_doubtful(below, TopicPartition(topic, partition), offset) for topic, partition, offset in origins], pa.bool_())
-        if not pc.any(doubtful).as_py():
-            return rows
-        ids = rows[self._parcel.id_column]
-        held = self._held_ids(ids.filter(doubtful))
-        return rows.filter(pa.array([id not in held for id in ids.to_pylist()], pa.bool_()))
+    def _is_new(self, origins: pa.Table, stream: InputStream, below: Vector | None) -> pa.Array | None:
+        """Which rows of a file the taking table lacks; None: all of them. Values of rows are read only if something is held."""
+        doubtful = doubtful_rows(origins, below)
+        if not doubtful.any():
+            return None
+        ids = pq.read_table(stream, columns=[self._parcel.id_column])[self._parcel.id_column]
+        held = self._held_ids(ids.filter(pa.array(doubtful)))
+        return pa.array([id not in held for id in ids.to_pylist()], pa.bool_()) if held else None
 
     def _outbox(self, head: Head, applied: Applied) -> dict[str, str]:
         newest = head_of(self._source)
@@ -196,6 +199,16 @@ class _Taking:
         return {**head.carried.outbox, APPLIED_THROUGH + self._name: through, TAKEN_BELOW + self._name: below}
 
 
-def is_doubtful(below: Vector | None, tp: TopicPartition, offset: int) -> bool:
-    """True if an event of this origin may have been taken before."""
-    return below is None or (tp in below and offset < below[tp].next)
+def doubtful_rows(origins: pa.Table, below: Vector | None) -> NDArray[np.bool_]:
+    """Which rows, by topic, partition and offset, may have been taken before."""
+    if below is None:
+        return np.ones(origins.num_rows, dtype=bool)
+    doubtful = np.zeros(origins.num_rows, dtype=bool)
+    partitions, offsets = origins["partition"].to_numpy(), origins["offset"].to_numpy()
+    for topic in origins["topic"].unique().to_pylist():
+        is_of_topic = pc.equal(origins["topic"], topic).to_numpy()
+        for partition in np.unique(partitions[is_of_topic]).tolist():
+            entry = below.get(TopicPartition(topic, partition))
+            if entry is not None:
+                doubtful |= is_of_topic & (partitions == partition) & (offsets < entry.next)
+    return doubtful

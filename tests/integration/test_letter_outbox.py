@@ -2,10 +2,15 @@
 
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from k2stream.deadletter.envelope import ATTEMPT_HEADER, FIRST_ORIGIN_HEADER, letter_of
 from k2stream.deadletter.rows import letter_rows, letters_of
+from k2stream.lake import outbox
+from k2stream.lake.offsets import Entry
 from k2stream.records import TopicPartition
 from k2stream.testing import CatalogThatLosesTheRace
 from k2stream.verdict import Reason, Reject
@@ -112,3 +117,32 @@ def test_each_partition_of_letters_is_its_own(site: LakeSite) -> None:
     worker.commit(worker.write(window(2, 0, 1, tp=other, letters=[0])), soon())
     assert worker.take_outbox(soon()) == 2
     assert sorted(site.rows("dead_letters")["origin"].to_pylist()) == [f"{TP.topic}/0/0", f"{TP.topic}/1/0"]
+
+
+def test_letters_are_handed_on_without_reading_what_they_hold(site: LakeSite, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A window of bad records is megabytes of values: whether its file is new is seen by where its rows come from."""
+    read: list[list[str] | None] = []
+    whole = pq.read_table
+
+    def watched(stream: object, columns: list[str] | None = None) -> pa.Table:
+        read.append(columns)
+        return whole(stream, columns=columns)
+
+    worker = site.started()
+    worker.commit(worker.write(window(1, 0, 3, letters=[1, 2], events=["a"])), soon())
+    monkeypatch.setattr(outbox.pq, "read_table", watched)
+    worker.take_outbox(soon())
+    assert {tuple(columns or ["all"]) for columns in read} <= {("topic", "partition", "offset"), ("origin",), ("event_id",)}
+    assert read
+    assert (origins(site), site.event_ids()) == ([1, 2], ["a"])
+
+
+def test_what_may_have_been_taken_is_told_for_each_partition() -> None:
+    """Offsets below where each partition had come to, of many topics and partitions; all of them where nothing is known."""
+    chance = np.random.default_rng(1)
+    topics, partitions, offsets = chance.choice(["a", "b", "c"], 500).tolist(), chance.integers(0, 3, 500).tolist(), chance.integers(0, 9, 500).tolist()
+    below = {TopicPartition(t, p): Entry(0, p + len(t) + 3) for t in "ab" for p in (0, 2)}
+    rows = pa.table({"topic": topics, "partition": pa.array(partitions, pa.int32()), "offset": offsets})
+    wanted = [(tp := TopicPartition(t, p)) in below and o < below[tp].next for t, p, o in zip(topics, partitions, offsets, strict=True)]
+    assert outbox.doubtful_rows(rows, below).tolist() == wanted
+    assert outbox.doubtful_rows(rows, None).all()
