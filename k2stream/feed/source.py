@@ -18,6 +18,10 @@ log = structlog.get_logger(__name__)
 
 STEADY_SECONDS = 30.0
 """A connection that delivered for so long was a good one: when it ends, the next is tried at once."""
+OVERLAP_SECONDS = 10.0
+"""So long the older of two connections goes on: a subscription takes effect after the first frame, and what the older one got lies in its queue."""
+CLOSE_SECONDS = 3.0
+"""A connection's own farewell takes one at most."""
 
 OnFrame = Callable[[bytes, int], Awaitable[None]]
 """Takes a frame and the time it was read, microseconds since the epoch. While it waits the socket is not read; FeedLost ends the connection."""
@@ -35,13 +39,24 @@ class Wanted:
     ping_seconds: float = PING_SECONDS
     first_pause_seconds: float = FIRST_SECONDS
     longest_pause_seconds: float = LONGEST_SECONDS
+    overlap_seconds: float = OVERLAP_SECONDS
+
+
+@dataclass(slots=True)
+class Reading:
+    """A connection that is read, from its first attempt on."""
+
+    begun: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when it delivers."""
+    idle: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set while it waits for a frame: none lies in its queue."""
 
 
 @dataclass(slots=True)
 class Source:
     """Reads one venue until it is cancelled; never gives up.
 
-    While a connection is replaced both deliver for a moment: frames come twice then, which dedup sees, and none is missed. After a time
+    While a connection is replaced both deliver for `overlap_seconds`: frames come twice then, which dedup sees, and none is missed. After a time
     without any connection `on_gap` is called before the first frame of the next one.
     """
 
@@ -54,41 +69,52 @@ class Source:
     """Made so far."""
     trouble: str = ""
     """Why nothing is read at present; empty while something is."""
+    _leaving: set[asyncio.Task[None]] = field(default_factory=set)
+    """Connections that have a successor and go on for a moment."""
 
     async def run(self) -> None:
         """Until cancelled."""
         backoff = Backoff(self.wanted.urls, self.random, self.wanted.first_pause_seconds, self.wanted.longest_pause_seconds)
-        reading: asyncio.Task[None] | None = None
+        reading: tuple[asyncio.Task[None], Reading] | None = None
         try:
             while True:
                 reading = await self._replaced(reading, backoff)
-                await self._outlived(reading, backoff)
+                await self._outlived(reading[0], backoff)
         finally:
-            if reading is not None:
-                reading.cancel()
+            await _cancelled({*self._leaving, *(reading or ())[:1]})
 
-    async def _replaced(self, older: asyncio.Task[None] | None, backoff: Backoff) -> asyncio.Task[None]:
-        """A connection that delivers; `older` goes on until then."""
+    async def _replaced(self, older: tuple[asyncio.Task[None], Reading] | None, backoff: Backoff) -> tuple[asyncio.Task[None], Reading]:
+        """A connection that delivers; `older` goes on until then, and a little longer."""
         while True:
-            begun = asyncio.Event()
-            newer = asyncio.create_task(self._read(backoff.url, begun, older))
+            reading = Reading()
+            newer = asyncio.create_task(self._read(backoff.url, reading, older[0] if older else None))
             newer.add_done_callback(_heard)
-            waiting = asyncio.create_task(begun.wait())
+            waiting = asyncio.create_task(reading.begun.wait())
             try:
                 await asyncio.wait({newer, waiting}, return_when=asyncio.FIRST_COMPLETED)
             except asyncio.CancelledError:
-                newer.cancel()
-                if older is not None:
-                    older.cancel()
+                await _cancelled({newer})
                 raise
             finally:
                 waiting.cancel()
-            if begun.is_set():
+            if reading.begun.is_set():
                 self.trouble = ""
                 if older is not None:
-                    older.cancel()
-                return newer
+                    self._let_go(*older)
+                return newer, reading
             await self._failed(newer, backoff)
+
+    def _let_go(self, older: asyncio.Task[None], reading: Reading) -> None:
+        for task in (older, asyncio.create_task(self._ended(older, reading))):
+            self._leaving.add(task)
+            task.add_done_callback(self._leaving.discard)
+
+    async def _ended(self, older: asyncio.Task[None], reading: Reading) -> None:
+        await asyncio.sleep(self.wanted.overlap_seconds)
+        while not (reading.idle.is_set() or older.done()):  # what it has read was asked for before the newer one was
+            await asyncio.wait({older, waiting := asyncio.create_task(reading.idle.wait())}, return_when=asyncio.FIRST_COMPLETED)
+            waiting.cancel()
+        older.cancel()
 
     async def _outlived(self, reading: asyncio.Task[None], backoff: Backoff) -> None:
         """Returns when it is time for another connection: this one ended, or is old."""
@@ -109,7 +135,7 @@ class Source:
         log.warning("feed.lost", venue=self.wanted.venue.name, cause=str(exc), failures=backoff.failures, again_in_seconds=round(delay_seconds, 1))
         await asyncio.sleep(delay_seconds)
 
-    async def _read(self, url: str, begun: asyncio.Event, older: asyncio.Task[None] | None) -> None:
+    async def _read(self, url: str, reading: Reading, older: asyncio.Task[None] | None) -> None:
         """One connection's frames, until it is lost."""
         wanted, loop = self.wanted, asyncio.get_running_loop()
         quiet_seconds = wanted.venue.quiet_seconds
@@ -120,15 +146,25 @@ class Source:
             try:
                 async with asyncio.timeout(quiet_seconds) as timer:
                     while True:
+                        reading.idle.set()
                         frame = await receive(socket, url)
+                        reading.idle.clear()
                         timer.reschedule(None)  # our own waiting is not the venue's silence
-                        if not begun.is_set() and (older is None or older.done()):
+                        if not reading.begun.is_set() and (older is None or older.done()):
                             await self.on_gap()
-                        begun.set()
+                        reading.begun.set()
                         await self.on_frame(frame, self.clock.now_us())
                         timer.reschedule(None if quiet_seconds is None else loop.time() + quiet_seconds)
             except TimeoutError as exc:
                 raise FeedLost(f"{url}: silent for {quiet_seconds:g} s, though it sends heartbeats.") from exc
+
+
+async def _cancelled(tasks: set[asyncio.Task[None]]) -> None:
+    """Returns when none of them hands a frame on any more."""
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        await asyncio.wait(tasks, timeout=CLOSE_SECONDS)
 
 
 def _heard(task: asyncio.Task[None]) -> None:

@@ -33,6 +33,7 @@ from k2stream.transport.sink import Outgoing
 from tests.integration.venue_site import (
     SCHEMA_ID,
     TOPIC,
+    Behaviour,
     FaultyVenue,
     close,
     drop,
@@ -343,6 +344,51 @@ async def test_a_connection_is_replaced_before_the_venue_cuts_it_and_none_is_mis
         await feed.live.settle()
     assert feed.gaps == 1, "only the first connection comes after nothing"
     assert set(numbers_in_log(tmp_path)) >= taken
+
+
+async def test_a_connection_is_not_let_go_before_its_successor_delivers_trades(tmp_path: Path) -> None:
+    """Kraken greets with its status and subscribes later: what is traded meanwhile comes on the older connection only."""
+    traded = asyncio.Event()
+
+    async def older(venue: FaultyVenue, socket: object) -> None:
+        await play(list(frames_from(1, 5)), then=_when(traded, list(frames_from(6, 400))))(venue, socket)  # type: ignore[arg-type]
+
+    async def newer(venue: FaultyVenue, socket: object) -> None:
+        await socket.send(b'{"channel":"status","type":"update"}', text=True)  # type: ignore[attr-defined]
+        await asyncio.sleep(0.2)  # the greeting is read, the older one would be gone
+        traded.set()
+        await asyncio.sleep(0.2)  # not subscribed yet
+        await play(list(frames_from(406, 5)))(venue, socket)  # type: ignore[arg-type]
+
+    venue = quick(BINANCE, max_age_seconds=0.5)
+    async with listening(FaultyVenue([older, newer])) as faulty, reading(venue, faulty.url, tmp_path, overlap_seconds=5.0) as feed:
+        await until(lambda: numbers_of(feed.received) == set(range(1, 411)))
+        await feed.live.settle()
+    assert feed.gaps == 1, "only the first connection comes after nothing"
+    assert set(numbers_in_log(tmp_path)) == set(range(1, 411))
+
+
+def _when(event: asyncio.Event, frames: list[bytes]) -> Behaviour:
+    async def behave(venue: FaultyVenue, socket: object) -> None:
+        await event.wait()
+        await play(frames)(venue, socket)  # type: ignore[arg-type]
+
+    return behave
+
+
+async def test_a_connection_that_was_replaced_is_closed_in_the_end(tmp_path: Path) -> None:
+    """Else a feed would hold one more every day."""
+    here: set[object] = set()
+
+    async def present(venue: FaultyVenue, socket: object) -> None:
+        here.add(socket)
+        await play(list(frames_from(len(here), 1)))(venue, socket)  # type: ignore[arg-type]
+        here.discard(socket)
+
+    venue = quick(BINANCE, max_age_seconds=1.0)
+    async with listening(FaultyVenue([present])) as faulty, reading(venue, faulty.url, tmp_path, overlap_seconds=0.05):
+        await until(lambda: faulty.connections >= 3)
+        await until(lambda: len(here) == 1)
 
 
 async def test_a_flood_does_not_keep_a_feed_from_settling(tmp_path: Path) -> None:
