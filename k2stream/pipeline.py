@@ -28,6 +28,8 @@ from k2stream.verdict import Decoded, Judged, Marker, Reject
 
 NOTE_BYTES = 400
 """What a reject or a marker weighs beside its bytes."""
+REJECT_COPIES = 3
+"""Of a reject's bytes at once: as it came, as a row of its table, and in the envelope that is being sent."""
 
 SMALL_ROWS = 2_000
 """Batches of fewer rows on average are judged together; to copy larger ones costs more than it saves."""
@@ -161,7 +163,12 @@ def settle(asked: Asked, answers: NDArray[np.bool_], tracker: Tracker) -> Settle
 
 def noted_bytes(rejects: Sequence[Reject], markers: Sequence[Marker]) -> int:
     """Memory of what makes no row: a topic of nothing but bad records must fill a window too."""
-    return NOTE_BYTES * (len(rejects) + len(markers)) + sum(len(r.key or b"") + len(r.value or b"") for r in rejects)
+    return NOTE_BYTES * (len(rejects) + len(markers)) + REJECT_COPIES * sum(map(_held_bytes, rejects))
+
+
+def _held_bytes(reject: Reject) -> int:
+    headers = sum(len(name) + len(value) for name, value in reject.headers)
+    return len(reject.key or b"") + len(reject.value or b"") + len(reject.text) + headers
 
 
 def event_times_us(rows: pa.Table) -> NDArray[np.int64]:

@@ -30,6 +30,7 @@ from k2stream.window import OpenWindow
 
 log = structlog.get_logger(__name__)
 
+LARGE_LETTERS_BYTES = 16 << 20
 TRACKER_FILE_EVERY = 20
 """Commits between two tracker files: what a restart without Redis reads back stays below 20 windows of rows."""
 
@@ -68,8 +69,17 @@ def settle_and_write(edges: Edges, closing: Closing, window: OpenWindow, stages:
     closing.recent.add(window.number, settled.keys)
     closing.dirty |= set(settled.spans)
     with stages.timed("write"):
-        staged = edges.table.write(files_of(closing, window, settled))
+        staged = _written(edges, files_of(closing, window, settled))
     return settled, staged
+
+
+def _written(edges: Edges, files: Window) -> Staged:
+    is_large = files.letters is not None and files.letters.nbytes > LARGE_LETTERS_BYTES
+    staged = edges.table.write(files)
+    del files
+    if is_large:  # staged no longer holds them: the pool would keep their room for rows that may never come
+        pa.default_memory_pool().release_unused()
+    return staged
 
 
 def _odd_doubles(closing: Closing, settled: Settled) -> pa.Table | None:

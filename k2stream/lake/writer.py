@@ -93,7 +93,7 @@ class WindowWriter:
             self._sync_folders([*(f.file_path for f in files), events_file, letters_file, flags_file, tracker_file])
         self._on_step("1.fsync")
         return Staged(
-            window=window,
+            window=replace(window, letters=None),  # they are in their file, and a window of nothing else is as large as its records
             commit_id=commit_id,
             written_at_us=now_us,
             files=tuple(files),

@@ -146,3 +146,10 @@ def test_what_may_have_been_taken_is_told_for_each_partition() -> None:
     wanted = [(tp := TopicPartition(t, p)) in below and o < below[tp].next for t, p, o in zip(topics, partitions, offsets, strict=True)]
     assert outbox.doubtful_rows(rows, below).tolist() == wanted
     assert outbox.doubtful_rows(rows, None).all()
+
+
+def test_letters_that_are_written_are_held_no_longer(site: LakeSite) -> None:
+    """Between their file and the commit a window of bad records would else lie in memory once more."""
+    staged = site.started().write(window(1, 0, 3, letters=[1, 2]))
+    assert staged.letters_file is not None
+    assert staged.window.letters is None

@@ -9,7 +9,7 @@ import pytest
 from k2stream.decode.columns import decoded_schema
 from k2stream.dedup.bloom import SeenFilter
 from k2stream.instruments.changes import judge_changes
-from k2stream.pipeline import Judging, judge, judge_many, noted_bytes
+from k2stream.pipeline import REJECT_COPIES, Judging, judge, judge_many, noted_bytes
 from k2stream.records import Batch, LogBatch, TopicPartition
 from k2stream.rows import INSTRUMENTS
 from k2stream.testing import a_reject, trade_rows
@@ -77,7 +77,7 @@ def test_joined_is_as_alone(pairs: Callable[[], list[tuple[Batch, Decoded]]]) ->
 
 @pytest.mark.parametrize("judged_by", [judge_many, judge_changes])
 def test_what_makes_no_row_fills_a_window_too(judged_by: Callable[..., list[Judged]]) -> None:
-    """Else a topic of nothing but bad records grows a window until memory ends; of reference data as of trades."""
+    """By all copies that a letter takes. Else a topic of nothing but bad records grows a window until memory ends; of reference data as of trades."""
     columns = decoded_schema("trade_v2") if judged_by is judge_many else INSTRUMENTS
     bad = tuple(replace(a_reject(TOPIC, 0, n, b"BHP"), value=b"x" * 1_000_000) for n in range(3))
     batch = Batch(TOPIC, 0, 0, 3, (log_batch(0, 0, 3),), 0)
@@ -85,4 +85,4 @@ def test_what_makes_no_row_fills_a_window_too(judged_by: Callable[..., list[Judg
     (judged,) = judged_by([batch], [Decoded(columns.empty_table(), bad)], judging(np.empty((0, 2), np.uint64)))
 
     assert judged.rejects == bad
-    assert judged.size_bytes == noted_bytes(bad, ()) > 3_000_000
+    assert judged.size_bytes == noted_bytes(bad, ()) > REJECT_COPIES * 3_000_000
