@@ -37,7 +37,11 @@ from tests.bench.worker_run import ENVIRONMENT, ROOT, wait_until_ready
 RUN_SECONDS = 1_200.0
 POLL_SECONDS = 0.05
 COUNTED = ("rows", "duplicates", "dead_letters", "markers")
-CLEAN_IDS = "SELECT message_id FROM read_parquet($files, hive_partitioning = false)"
+KEYS = "SELECT symbol, trade_id FROM read_parquet($files, hive_partitioning = false)"
+"""What a trade is known by: a splice may carry its neighbour's key, and whichever of the two is settled first is the row."""
+
+Key = tuple[str, str]
+"""Symbol and trade id."""
 
 Mutation = Callable[[random.Random, bytes, bytes], bytes | None]
 """(chance, the value, another value) -> what stands in its place."""
@@ -119,11 +123,11 @@ class Figures:
     faults: list[str] = field(default_factory=list)
 
 
-def fill(home: Path, count: int, *, is_bad: Callable[[int], bool], mutations: tuple[Mutation, ...], seed: int = 1) -> set[str]:
-    """A home whose log holds `count` trades of which some are mutated; the message ids of those that are not."""
+def fill(home: Path, count: int, *, is_bad: Callable[[int], bool], mutations: tuple[Mutation, ...], seed: int = 1) -> set[Key]:
+    """A home whose log holds `count` trades of which some are mutated; the keys of those that are not."""
     Home.open(home)
     schema_id = FileRegistry(home / "schemas").register(TopicName.parse(market.TOPIC).subject, avro_schema(market.SCHEMA))
-    chance, clean = random.Random(seed), set[str]()
+    chance, clean = random.Random(seed), set[Key]()
     with closing(EmbeddedLog(home / "log")) as log:
         log.create_topic(market.TOPIC, market.PARTITIONS)
         waiting: dict[int, list[Outgoing]] = {p: [] for p in range(market.PARTITIONS)}
@@ -132,7 +136,8 @@ def fill(home: Path, count: int, *, is_bad: Callable[[int], bool], mutations: tu
             trades = market.made_trades(start, size)
             market.place(trades, schema_id, waiting)
             bad = {number for number in range(start, start + size) if is_bad(number)}
-            clean.update(id for n, id in enumerate(trades["message_id"].to_pylist(), start) if n not in bad)
+            keys = zip(trades["symbol"].to_pylist(), trades["trade_id"].to_pylist(), strict=True)
+            clean.update(key for n, key in enumerate(keys, start) if n not in bad)
             _spoil(waiting, bad, chance, mutations)
             for partition, records in market.full_batches(waiting, is_last=True):
                 for few in _bounded(records):
@@ -191,7 +196,7 @@ def run(home: Path, records: int) -> Figures:
     return Figures(records, round(seconds, 2), round(records / seconds), cpu_us, dict(counts), round(first), round(peak), faults)
 
 
-def check(home: Path, clean: set[str], figures: Figures) -> None:
+def check(home: Path, clean: set[Key], figures: Figures) -> None:
     """Every offset is accounted for, every letter is there once, in its topic and in its table, and no neighbour is missing."""
     settings = Settings(home=home)
     report = audit_lake(settings, letters=lambda: origins_of_letters(settings), letters_dropped=lambda: letters_dropped(settings))
@@ -203,11 +208,11 @@ def check(home: Path, clean: set[str], figures: Figures) -> None:
     ):
         head = trades.head()
         held = trades.files(head.snapshot_id) if head.snapshot_id else []
-        ids = engine.ask(CLEAN_IDS, files=held)["message_id"].to_pylist() if held else []
+        keys = {(row["symbol"], row["trade_id"]) for row in engine.ask(KEYS, files=held).to_pylist()} if held else set[Key]()
         snapshot = letters.load().current_snapshot()
         kept = letters.files(snapshot.snapshot_id) if snapshot else []
         origins = engine.ask("SELECT origin FROM read_parquet($files, hive_partitioning = false)", files=kept)["origin"].to_pylist() if kept else []
-    missing = clean - set(ids)
+    missing = clean - keys
     if missing:
         figures.faults.append(f"{len(missing)} clean neighbours are missing")
     dead = sum(entry.counts.dead_letters for entry in head.vector.values())

@@ -20,7 +20,7 @@ from k2stream.worker_process import WorkerProcess
 
 ROOT = Path(__file__).parents[2]
 KEY = "a long and secret key"
-PAGES = ("/", "/state", "/metrics", "/table/", "/table/letters/", "/router/", "/no/such/page")
+PAGES = ("/", "/state", "/metrics", "/table/", "/table/instruments/", "/router/", "/no/such/page")
 """Ours, Faust's own, and one that does not exist: it must not say so to strangers."""
 
 pytestmark = pytest.mark.timeout(120)
