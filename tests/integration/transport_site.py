@@ -20,7 +20,7 @@ from k2stream.transport.embedded_schema import PARTITION_SHIFT
 from k2stream.transport.embedded_sink import EmbeddedSink
 from k2stream.transport.sink import LogSink, Outgoing
 
-WAIT_SECONDS = 20.0
+WAIT_SECONDS = 60.0
 CLEANED = {"cleanup.policy": "compact", "segment.ms": "1000", "min.cleanable.dirty.ratio": "0", "min.compaction.lag.ms": "0"}
 """A topic whose cleaner has something to do as soon as a segment is closed."""
 names = (f"suite-{os.getpid()}-{n}" for n in itertools.count())
