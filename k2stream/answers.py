@@ -1,5 +1,6 @@
 """Questions put to the trades at one snapshot, and the receipt that their answer rests on: what `k2 query` and `k2 api` say alike."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -41,7 +42,7 @@ def newest_trades(reader: TableReader, engine: Engine, wanted: Wanted) -> Answer
     """Trades, newest first, as k2stream.rows.TRADES. Raises QueryError, and LakeError if the snapshot is gone or the table cannot be read."""
     head, files = _pinned(reader, wanted)
     rows = trades(engine, files, symbol=wanted.symbol, exchange=wanted.exchange, start=wanted.start, end=wanted.end, limit=wanted.limit)
-    return Answer(rows, _receipt(reader, head, files))
+    return Answer(rows, receipt_of(reader, head, files))
 
 
 def bars_by_day(reader: TableReader, engine: Engine, wanted: Wanted) -> Answer:
@@ -55,7 +56,7 @@ def bars_by_day(reader: TableReader, engine: Engine, wanted: Wanted) -> Answer:
     bars = daily_bars(engine, files, symbol=wanted.symbol, exchange=wanted.exchange)
     ledger = Ledger(files, reader.beside("gaps").newest_files(), reach=head.vector)
     rows = marked_bars(engine, bars, completeness(engine, ledger, symbol=wanted.symbol, exchange=wanted.exchange))
-    return Answer(rows, _receipt(reader, head, files))
+    return Answer(rows, receipt_of(reader, head, files))
 
 
 def _pinned(reader: TableReader, wanted: Wanted) -> tuple[Head, list[TableFile]]:
@@ -65,5 +66,6 @@ def _pinned(reader: TableReader, wanted: Wanted) -> tuple[Head, list[TableFile]]
     return head, list(files_for(reader.files(head.snapshot_id), symbol=wanted.symbol, exchange=wanted.exchange, start=wanted.start, end=wanted.end))
 
 
-def _receipt(reader: TableReader, head: Head, files: list[TableFile]) -> Receipt:
+def receipt_of(reader: TableReader, head: Head, files: Sequence[TableFile]) -> Receipt:
+    """What an answer from these files of a pinned head rests on."""
     return Receipt.of(".".join(reader.name), snapshot_id=head.snapshot_id, vector=head.vector, watermark_us=head.watermark_us, files=len(files))

@@ -88,10 +88,10 @@ def across(
 @app.command()
 def feeds(exchange: Exchange = None, form: Form = "table") -> None:
     """Trades by topic and feed: whose report came first, which filled gaps, how many came twice."""
+    from k2stream.answers import receipt_of
     from k2stream.lake.reader import TableReader
     from k2stream.query import feeds as feeds_of
     from k2stream.query.engine import Engine
-    from k2stream.query.receipt import Receipt
     from k2stream.settings import settings_of_tables
 
     settings = settings_of_tables()
@@ -103,14 +103,14 @@ def feeds(exchange: Exchange = None, form: Form = "table") -> None:
         head, events = reader.head(), gaps.load().current_snapshot()
         files = [] if head.snapshot_id is None else reader.files(head.snapshot_id)
         rows = feeds_of.feeds(engine, files, [] if events is None else gaps.files(events.snapshot_id), head.vector, exchange=exchange)
-    _say(rows, Receipt.of(".".join(reader.name), snapshot_id=head.snapshot_id, vector=head.vector, watermark_us=head.watermark_us, files=len(files)), form)
+    _say(rows, receipt_of(reader, head, files), form)
 
 
 def _answer(table: str, form: FORMS, ask: "Callable[[Engine, Sequence[TableFile]], pa.Table]") -> None:
     """Ask the newest snapshot of a table."""
+    from k2stream.answers import receipt_of
     from k2stream.lake.reader import TableReader
     from k2stream.query.engine import Engine
-    from k2stream.query.receipt import Receipt
     from k2stream.settings import settings_of_tables
 
     settings = settings_of_tables()
@@ -118,7 +118,7 @@ def _answer(table: str, form: FORMS, ask: "Callable[[Engine, Sequence[TableFile]
         head = reader.head()
         files = [] if head.snapshot_id is None else reader.files(head.snapshot_id)
         rows = ask(engine, files)
-    _say(rows, Receipt.of(".".join(reader.name), snapshot_id=head.snapshot_id, vector=head.vector, watermark_us=head.watermark_us, files=len(files)), form)
+    _say(rows, receipt_of(reader, head, files), form)
 
 
 def _say(rows: "pa.Table", receipt: "Receipt", form: FORMS) -> None:

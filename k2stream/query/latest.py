@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from k2stream.query.engine import Engine
 from k2stream.query.pruning import overlapping
-from k2stream.query.questions import files_for
+from k2stream.query.questions import newest
 from k2stream.rows import QUOTES
 from k2stream.table_file import TableFile
 
@@ -41,11 +41,7 @@ def quotes(
     limit: int = 20,
 ) -> pa.Table:
     """The newest `limit` quotes, newest first, as k2stream.rows.QUOTES; arguments and errors as questions.trades has them."""
-    worth = files_for(files, symbol=symbol, exchange=exchange, start=start, end=end)
-    if not worth:
-        return QUOTES.empty_table()
-    values = {"symbol": symbol, "exchange": exchange, "start": start, "stop": end, "limit": limit}
-    return engine.ask(LATEST_QUOTES, files=worth, values=values).cast(QUOTES)
+    return newest(engine, files, LATEST_QUOTES, QUOTES, symbol=symbol, exchange=exchange, start=start, end=end, limit=limit)
 
 
 def instruments(

@@ -74,11 +74,27 @@ def trades(
 
     None asks for any. `start` and `end` are aware; raises QueryError if a file cannot be read.
     """
+    return newest(engine, files, LATEST_TRADES, TRADES, symbol=symbol, exchange=exchange, start=start, end=end, limit=limit)
+
+
+def newest(
+    engine: Engine,
+    files: Sequence[TableFile],
+    question: str,
+    schema: pa.Schema,
+    *,
+    symbol: str | None,
+    exchange: str | None,
+    start: datetime | None,
+    end: datetime | None,
+    limit: int,
+) -> pa.Table:
+    """What `question` finds in the files that may hold it, as `schema`; it binds $symbol, $exchange, $start, $stop and $limit."""
     worth = files_for(files, symbol=symbol, exchange=exchange, start=start, end=end)
     if not worth:
-        return TRADES.empty_table()
+        return schema.empty_table()
     values = {"symbol": symbol, "exchange": exchange, "start": start, "stop": end, "limit": limit}
-    return engine.ask(LATEST_TRADES, files=worth, values=values).cast(TRADES)
+    return engine.ask(question, files=worth, values=values).cast(schema)
 
 
 def daily_bars(engine: Engine, files: Sequence[TableFile], *, symbol: str | None = None, exchange: str | None = None) -> pa.Table:
