@@ -129,12 +129,12 @@ def test_a_holder_killed_with_its_turn_costs_a_lease_and_no_more(server: RedisSe
 
 def test_one_that_died_waiting_is_not_waited_for(server: RedisServer, store: RedisStore, new_turn: Callable[..., RedisTurn]) -> None:
     """It stood first in the queue and asks no more: the second has its turn, not a wait without end."""
-    holding = threading.Event()
+    holding, died = threading.Event(), threading.Event()
 
     def hold() -> None:
         with new_turn(lease_ms=60_000)(TABLE, soon(60)):
             holding.set()
-            wait_until(lambda: standing(store) == 1)
+            died.wait(60)
 
     holder = threading.Thread(target=hold)
     holder.start()
@@ -142,6 +142,7 @@ def test_one_that_died_waiting_is_not_waited_for(server: RedisServer, store: Red
     with subprocess.Popen([sys.executable, "-c", HOLDER, server.url], stdout=subprocess.PIPE) as first:
         wait_until(lambda: standing(store) == 1)
         first.send_signal(signal.SIGKILL)
+    died.set()
     holder.join()
     started = time.monotonic()
     with new_turn(wait_seconds=60)(TABLE, soon(60)):
