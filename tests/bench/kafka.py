@@ -1,10 +1,12 @@
 """Rows a second from a real Kafka topic to committed Iceberg: broker, workers and this script on the machine's cores.
 
-    python -m tests.bench.kafka [--rows 1000000 5000000] [--codecs none lz4 zstd] [--workers 1 2] [--runs 3] [--out build/bench_kafka.json]
+    python -m tests.bench.kafka [--rows 1000000 5000000] [--codecs none lz4 zstd] [--workers 1 2] [--runs 3] [--again 3]
+        [--out build/bench_kafka.json]
 
 Trades of some 256 bytes lie in an 8-partition topic, in a transaction that is committed once the workers stand ready, so that start-up
-is not measured. A round runs every combination once, so that a busy minute hits all; medians of the rounds count. Two workers run
-on lz4 and the larger backlog. Data files are not synced (K2_FSYNC=false). Exit code 1 if a bar is missed.
+is not measured. A round runs every combination once, so that a busy minute hits all; medians of the rounds count. A run during which the
+host of a virtual machine gave 5 % of its cores to others is no run on a quiet machine: it is shown, and made again, up to --again times a
+case. Two workers run on lz4 and the larger backlog. Data files are not synced (K2_FSYNC=false). Exit code 1 if a bar is missed.
 """
 
 import argparse
@@ -28,6 +30,7 @@ from k2stream.settings import load_settings
 from k2stream.worker_process import WorkerProcess
 from tests.bench.kafka_log import HeldBack
 from tests.bench.market import SCHEMA, TOPIC
+from tests.bench.quiet import QUIET
 from tests.bench.spool import Spool
 from tests.bench.worker_run import ENVIRONMENT, ROOT, Run, run_workers
 
@@ -52,6 +55,17 @@ def cases(rows: Sequence[int], codecs: Sequence[str], workers: Sequence[int]) ->
     alone = [Case(1, r, c) for r in rows for c in codecs if 1 in workers]
     codec = MAIN_CODEC if MAIN_CODEC in codecs else codecs[0]
     return [*alone, *(Case(n, max(rows), codec) for n in workers if n > 1)]
+
+
+def measure_quietly(case: Case, kafka: Kafka, spool: Spool, folder: Path, *, again: int) -> Run:
+    """The first of at most `again` + 1 runs that nobody disturbed, or else the one that was disturbed least."""
+    runs: list[Run] = []
+    while not runs or (runs[-1].stolen_share > QUIET and len(runs) <= again):
+        runs.append(measure(case, kafka, spool, folder))
+        last = runs[-1]
+        told = f"{case}: {last.rows_per_second:,.0f} rows/s, {last.cpu_us_per_row:.2f} us, {last.stolen_share:.1%} stolen"
+        print(told, file=sys.stderr, flush=True)
+    return min(runs, key=lambda run: run.stolen_share)
 
 
 def measure(case: Case, kafka: Kafka, spool: Spool, folder: Path) -> Run:
@@ -102,7 +116,11 @@ def figures(runs: Sequence[Run]) -> dict[str, Any]:  # JSON
         "peak_rss_mb": round(max(r.peak_rss_mb for r in runs)),
         "commits": statistics.median(r.commits for r in runs),
         "stages_us_per_row": {**stages, "everything_else": round(cpu_us - sum(stages.values()), 3)},
-        "runs": [{"rows_per_second": round(r.rows_per_second), "cpu_us_per_row": round(r.cpu_us_per_row, 2)} for r in runs],
+        "stolen_share": round(max(r.stolen_share for r in runs), 3),
+        "runs": [
+            {"rows_per_second": round(r.rows_per_second), "cpu_us_per_row": round(r.cpu_us_per_row, 2), "stolen_share": round(r.stolen_share, 3)}
+            for r in runs
+        ],
     }
 
 
@@ -142,10 +160,10 @@ def missed(found: Mapping[Case, Sequence[Run]]) -> list[str]:
 
 def markdown(result: Mapping[str, Any]) -> str:
     """The result as a table for people."""
-    lines = ["| rows | codec | workers | rows/s | CPU us a row | peak RSS, MiB | commits |", "|---|---|---|---|---|---|---|"]
+    lines = ["| rows | codec | workers | rows/s | CPU us a row | peak RSS, MiB | commits | stolen at most |", "|---|---|---|---|---|---|---|---|"]
     for c in result["cases"]:
         cells = f"{c['rows']:,} | {c['codec']} | {c['workers']} | {c['rows_per_second']:,} | {c['cpu_us_per_row']} | {c['peak_rss_mb']} | {c['commits']:g}"
-        lines.append(f"| {cells} |")
+        lines.append(f"| {cells} | {c['stolen_share']:.1%} |")
     lines += [f"\n{n} workers, {ratio} times the rows/s of one." for n, ratio in result["workers_over_one"].items()]
     stages = next((c["stages_us_per_row"] for c in result["cases"] if c["codec"] == MAIN_CODEC), {})
     lines.append("\nCPU by stage, lz4, us a row: " + ", ".join(f"{name} {us:.2f}" for name, us in stages.items()) + ".")
@@ -160,6 +178,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--codecs", nargs="+", choices=("none", "lz4", "zstd"), default=["none", "lz4", "zstd"])
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--again", type=int, default=3)
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "bench_kafka.json")
     options = parser.parse_args(arguments)
     found: dict[Case, list[Run]] = defaultdict(list)
@@ -169,9 +188,7 @@ def main(arguments: list[str] | None = None) -> int:
         with Kafka(folder / "kafka", load_settings()) as kafka:
             for _ in range(options.runs):
                 for case in cases(options.rows, options.codecs, options.workers):
-                    found[case].append(measure(case, kafka, spool, folder))
-                    last = found[case][-1]
-                    print(f"{case}: {last.rows_per_second:,.0f} rows/s, {last.cpu_us_per_row:.2f} us", file=sys.stderr, flush=True)
+                    found[case].append(measure_quietly(case, kafka, spool, folder, again=options.again))
     result = summary(found, spool.value_bytes / max(options.rows))
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")

@@ -11,6 +11,7 @@ from k2stream.clock import Deadline
 from k2stream.errors import K2Error
 from k2stream.worker_process import WorkerProcess
 from tests.bench.market import PARTITIONS, hold_back, let_go
+from tests.bench.quiet import CpuTime
 
 ROOT = Path(__file__).parents[2]
 POLL_SECONDS = 0.05
@@ -39,6 +40,8 @@ class Run:
     peak_rss_mb: float
     """The most one worker ever held, its start included."""
     commits: int
+    stolen_share: float
+    """Of the cores' time, by other machines of the host."""
 
     @property
     def rows_per_second(self) -> float:
@@ -60,10 +63,10 @@ def run_workers(workers: Sequence[WorkerProcess], rows: int, appear: Callable[[]
     """Wait until the workers stand ready, call `appear` and let them catch up; they are stopped."""
     try:
         before = wait_until_ready(workers)
-        started = time.perf_counter()
+        started, cores = time.perf_counter(), CpuTime.now()
         appear()
         after = _wait_until_rows(workers, rows)
-        return _run_of(rows, time.perf_counter() - started, before, after)
+        return _run_of(rows, time.perf_counter() - started, before, after, stolen_share=CpuTime.now().stolen_share_since(cores))
     finally:
         for worker in workers:
             worker.stop()
@@ -113,7 +116,7 @@ def _state(worker: WorkerProcess) -> State:
     return state
 
 
-def _run_of(rows: int, seconds: float, before: Sequence[State], after: Sequence[State]) -> Run:
+def _run_of(rows: int, seconds: float, before: Sequence[State], after: Sequence[State], *, stolen_share: float) -> Run:
     counts: Counter[str] = Counter()
     for state in after:
         trades = state["trades"]
@@ -123,4 +126,4 @@ def _run_of(rows: int, seconds: float, before: Sequence[State], after: Sequence[
         raise K2Error(f"expected {rows} rows and nothing else, found {dict(counts)}")
     cpu_seconds = sum(a["process"]["cpu_seconds"] - b["process"]["cpu_seconds"] for a, b in zip(after, before, strict=True))
     peak_rss_mb = max(s["process"]["peak_rss_mb"] for s in after)
-    return Run(rows, seconds, cpu_seconds, total_stages(after), peak_rss_mb, counts["commits"])
+    return Run(rows, seconds, cpu_seconds, total_stages(after), peak_rss_mb, counts["commits"], stolen_share)
