@@ -30,9 +30,9 @@ from k2stream.settings import load_settings
 from k2stream.worker_process import WorkerProcess
 from tests.bench.kafka_log import HeldBack
 from tests.bench.market import SCHEMA, TOPIC
-from tests.bench.quiet import QUIET
 from tests.bench.spool import Spool
 from tests.bench.worker_run import ENVIRONMENT, ROOT, Run, run_workers
+from tests.quiet import QUIET
 
 MAIN_CODEC = "lz4"
 ROWS_PER_SECOND, CPU_US, RSS_MB, TWO_OVER_ONE = 200_000, 7.0, 700, 0.9

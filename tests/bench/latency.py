@@ -38,6 +38,7 @@ from tests.bench.kafka_log import new_topic_now
 from tests.bench.market import PARTITIONS, TOPIC
 from tests.bench.steady import Published, SteadyStream
 from tests.bench.worker_run import ROOT, states_of, total_stages, wait_until_ready
+from tests.quiet import CpuTime
 
 WARM_UP_SECONDS = 10
 LOOK_SECONDS = 4.0
@@ -87,10 +88,10 @@ def measure(workers: int, services: Mapping[str, str], address: str, folder: Pat
         before = wait_until_ready(started)
         settings = Settings(home=homes[0], namespace=app_id, catalog_uri=services["K2_CATALOG_URI"], warehouse=environment["K2_WAREHOUSE"])
         snapshots = Snapshots(TableReader.open_reader(settings, "trades"))
-        began = time.time()
+        began, cores = time.time(), CpuTime.now()
         stream.start()
         published = _watched(stream, snapshots, until=began + seconds + CATCH_UP_SECONDS)
-        after = states_of(started)
+        after, stolen_share = states_of(started), CpuTime.now().stolen_share_since(cores)
     finally:
         for worker in started:
             worker.stop()
@@ -101,6 +102,7 @@ def measure(workers: int, services: Mapping[str, str], address: str, folder: Pat
         "workers": workers,
         **_figures(latencies_ms, lines),
         "cores_busy": round(cpu_seconds / seconds, 2),
+        "stolen": f"{stolen_share:.1%}",
         "stages_cpu_seconds": total_stages(after),
         "behind_ms": published.latest_ms,
     }
@@ -175,7 +177,8 @@ def missed(found: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def markdown(result: Mapping[str, Any]) -> str:
     """The result as a table for people."""
-    names = ("workers", "p50_ms", "p90_ms", "p99_ms", "max_ms", "commits_per_second", "commits", "conflicts", "unknown_outcomes", "restarts", "cores_busy")
+    times = ("p50_ms", "p90_ms", "p99_ms", "max_ms")
+    names = ("workers", *times, "commits_per_second", "commits", "conflicts", "unknown_outcomes", "restarts", "cores_busy", "stolen")
     heads = [name.replace("_per_", "/").replace("_ms", ", ms").replace("_", " ") for name in names]
     rows = [f"| {' | '.join(str(one[name]) for name in names)} |" for one in result["runs"]]
     wrong = [f"\n**Missed:** {line}." for line in result["missed"]]

@@ -33,6 +33,7 @@ from k2stream.transport.embedded_sink import EmbeddedSink
 from k2stream.transport.kafka_sink import KafkaSink
 from k2stream.transport.sink import Outgoing
 from tests.bench.market import PARTITIONS, SCHEMA, SYMBOLS, TOPIC, made_trades
+from tests.quiet import CpuTime
 
 ROOT = Path(__file__).parents[2]
 RATE, P99_MS, GROWTH_MB = 25_000, 100.0, 20.0
@@ -91,6 +92,8 @@ class Steady:
     max_ms: float
     rss_mb: tuple[float, ...]
     """A second after the start, at each quarter, at the end."""
+    stolen_share: float
+    """Of the cores' time, by other machines of the host."""
 
     def missed(self, rate: int) -> list[str]:
         """The bars that are not met."""
@@ -118,7 +121,7 @@ async def steady(address: str, *, rate: int, seconds: float) -> Steady:
     await publisher.flush()  # connections are made, code is warm
     timed.seconds.clear()
     rss, due_rss, latest, done, total = [], [1.0, seconds / 4, seconds / 2, 0.75 * seconds], 0.0, 0, int(rate * seconds)
-    began, cpu, me = time.perf_counter(), time.process_time(), psutil.Process()
+    began, cpu, me, cores = time.perf_counter(), time.process_time(), psutil.Process(), CpuTime.now()
     while done < total:
         await asyncio.sleep(TICK_SECONDS)
         now = time.perf_counter()
@@ -135,11 +138,11 @@ async def steady(address: str, *, rate: int, seconds: float) -> Steady:
             rss.append(me.memory_info().rss / 1e6)
             due_rss.pop(0)
     await publisher.flush()
-    elapsed, used = time.perf_counter() - began, time.process_time() - cpu
+    elapsed, used, stolen_share = time.perf_counter() - began, time.process_time() - cpu, CpuTime.now().stolen_share_since(cores)
     await sink.close()
     rss.append(me.memory_info().rss / 1e6)
     worst = max(s for s, _ in timed.seconds) * 1000
-    return Steady(total, elapsed, used, latest * 1000, timed.percentile_ms(50), timed.percentile_ms(99), worst, tuple(rss))
+    return Steady(total, elapsed, used, latest * 1000, timed.percentile_ms(50), timed.percentile_ms(99), worst, tuple(rss), stolen_share)
 
 
 def on_kafka(*, rate: int, seconds: float) -> int:
@@ -166,6 +169,7 @@ def markdown(found: Steady, rate: int, missed: Sequence[str]) -> str:
         "CPU us a trade": f"{found.cpu_seconds / found.trades * 1e6:.1f}",
         "behind at most, ms": f"{found.latest_ms:.0f}",
         "RSS, MB": " ".join(f"{mb:.0f}" for mb in found.rss_mb),
+        "stolen": f"{found.stolen_share:.1%}",
     }
     head = f"Publisher on one core, {rate:,} trades/s wanted, on a Kafka broker of the same machine:\n"
     lines = [f"| {' | '.join(figures)} |", f"|{'---|' * len(figures)}", f"| {' | '.join(figures.values())} |"]

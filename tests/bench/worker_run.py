@@ -11,7 +11,7 @@ from k2stream.clock import Deadline
 from k2stream.errors import K2Error
 from k2stream.worker_process import WorkerProcess
 from tests.bench.market import PARTITIONS, hold_back, let_go
-from tests.bench.quiet import CpuTime
+from tests.quiet import CpuTime
 
 ROOT = Path(__file__).parents[2]
 POLL_SECONDS = 0.05

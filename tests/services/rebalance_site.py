@@ -116,10 +116,10 @@ class Crew:
         now = time.time()
         self.wait(lambda: all(self.commits.of(tp, since=now) for tp in self.tps), seconds, "not every partition is committed")
 
-    def seconds_until_others_commit(self, number: int, tps: set[TopicPartition], *, since: float, within: float) -> dict[TopicPartition, float]:
-        """How long after `since` each of `tps` was first committed by a worker other than `number`; fails after `within` seconds."""
-        pid, left = self.group.worker(number).pid, since + within - time.time()
-        self.wait(lambda: all(self.commits.of(tp, since=since, but=pid) for tp in tps), left, f"not all of {sorted(tps)} committed by others")
+    def seconds_until_others_commit(self, number: int, tps: set[TopicPartition], *, since: float) -> dict[TopicPartition, float]:
+        """How long after `since` each of `tps` was first committed by a worker other than `number`."""
+        pid = self.group.worker(number).pid
+        self.wait(lambda: all(self.commits.of(tp, since=since, but=pid) for tp in tps), 120, f"not all of {sorted(tps)} committed by others")
         return {tp: self.commits.of(tp, since=since, but=pid)[0] - since for tp in tps}
 
     def longest_silence(self, tp: TopicPartition, *, since: float) -> float:

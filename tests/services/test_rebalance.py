@@ -1,6 +1,6 @@
 """Worker processes that join, leave, are stopped and are killed: how soon others commit what they read, and that nothing is lost by it.
 
-Each test prints what it measured (`-s` shows it).
+Each test prints what it measured (`-s` shows it). Seconds that the machine's host gave to other machines are not counted.
 """
 
 import json
@@ -16,6 +16,7 @@ import pytest
 
 from k2stream.dev.service import Service
 from k2stream.records import TopicPartition
+from tests.quiet import CpuTime
 from tests.services.rebalance_site import SESSION_SECONDS, Crew, crew
 
 pytestmark = [pytest.mark.kafka, pytest.mark.redis, pytest.mark.slow, pytest.mark.timeout(600)]
@@ -53,9 +54,11 @@ def test_killed_worker_is_taken_over_within_session_timeout_plus_5s(new_crew: Ne
     """kill -9: the broker waits for the session's end, and from then on it takes at most 5 s."""
     with new_crew("killed", 2) as this:
         theirs = this.owned(0)
-        killed_at = time.time()
+        killed_at, cores = time.time(), CpuTime.now()
         this.group.kill(0)
-        tell("killed, committed again after", this.seconds_until_others_commit(0, theirs, since=killed_at, within=TAKEOVER_SECONDS))
+        found = this.seconds_until_others_commit(0, theirs, since=killed_at)
+        tell("killed, committed again after", found)
+        assert cores.own_seconds(max(found.values())) < TAKEOVER_SECONDS
         this.finish()
 
 
@@ -63,9 +66,11 @@ def test_planned_stop_hands_over_within_3s_without_uncommitted_window(new_crew: 
     """SIGTERM: what was read is committed before the worker leaves, and it leaves at once."""
     with new_crew("stopped", 2) as this:
         theirs = this.owned(0)
-        stopped_at = time.time()
+        stopped_at, cores = time.time(), CpuTime.now()
         os.kill(this.group.worker(0).pid, signal.SIGTERM)
-        tell("stopped, committed by another after", this.seconds_until_others_commit(0, theirs, since=stopped_at, within=HANDOVER_SECONDS))
+        found = this.seconds_until_others_commit(0, theirs, since=stopped_at)
+        tell("stopped, committed by another after", found)
+        assert cores.own_seconds(max(found.values())) < HANDOVER_SECONDS
         assert this.group.worker(0).wait() == 0
         assert list(logged(this, 0, "capture.revoked_late")) == []
         assert list(logged(this, 1, "capture.restart")) == []
@@ -75,7 +80,7 @@ def test_planned_stop_hands_over_within_3s_without_uncommitted_window(new_crew: 
 def test_in_a_rebalance_storm_every_15_seconds_see_commits(new_crew: NewCrew) -> None:
     """A worker joins or leaves every 5 s: no partition is silent for long, though each takes every partition away from everybody."""
     with new_crew("storm", 2) as this:
-        began = time.time()
+        began, cores = time.time(), CpuTime.now()
         while time.time() < began + STORM_SECONDS:
             third = this.group.start()
             this.wait(lambda third=third: bool(this.owned(third)), 180, "a worker that joins gets no partition")  # type: ignore[misc] # lambda default
@@ -84,7 +89,7 @@ def test_in_a_rebalance_storm_every_15_seconds_see_commits(new_crew: NewCrew) ->
             time.sleep(STORM_EVERY_SECONDS)
         silences = {tp: this.longest_silence(tp, since=began) for tp in this.tps}
         tell("storm, longest silence", silences)
-        assert max(silences.values()) < SILENCE_SECONDS
+        assert cores.own_seconds(max(silences.values())) < SILENCE_SECONDS
         this.finish()
 
 

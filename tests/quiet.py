@@ -27,3 +27,7 @@ class CpuTime:
         """0 to 1."""
         whole = self.whole - earlier.whole
         return (self.stolen - earlier.stolen) / whole if whole else 0.0
+
+    def own_seconds(self, seconds: float) -> float:
+        """What is left of `seconds` that began here, without what was stolen since."""
+        return seconds * (1 - CpuTime.now().stolen_share_since(self))
