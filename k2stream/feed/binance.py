@@ -6,6 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from k2stream.feed.crypto import ASSET_CLASS, quote_of, trade_of
 from k2stream.feed.frame import Frame, NewId, Row, millis_us, number, parsed, read_fields, text, whole, word
 from k2stream.feed.recording import SAMPLE, MessageIds, Recording, Session, shipped
 from k2stream.rows import body_schema
@@ -53,23 +54,16 @@ def read(frame: bytes | str, *, new_id: NewId, now_us: int) -> Frame:
 
 def trade_row(data: dict[str, Any], message_id: str, now_us: int) -> Row:
     base, quote = assets(text(data["s"]))
-    sequence = whole(data["t"])
-    return {
-        "message_id": message_id,
-        "trade_id": f"{EXCHANGE}-{sequence}",
-        "symbol": data["s"],
-        "exchange": EXCHANGE,
-        "asset_class": "crypto",
-        "timestamp": millis_us(data["T"]),
-        "price": number(data["p"]),
-        "quantity": number(data["q"]),
-        "currency": quote,
-        "side": "SELL" if data["m"] else "BUY",
-        "trade_conditions": [],
-        "source_sequence": sequence,
-        "ingestion_timestamp": now_us,
-        "platform_sequence": None,
-        "vendor_data": {
+    return trade_of(
+        data["s"],
+        exchange=EXCHANGE,
+        currency=quote,
+        number=whole(data["t"]),
+        at_us=millis_us(data["T"]),
+        price=number(data["p"]),
+        quantity=number(data["q"]),
+        side="SELL" if data["m"] else "BUY",
+        vendor_data={
             "is_buyer_maker": word(data["m"]),
             "event_type": data["e"],
             "event_time": word(data["E"]),
@@ -78,30 +72,27 @@ def trade_row(data: dict[str, Any], message_id: str, now_us: int) -> Row:
             "quote_asset": quote,
             "is_best_match": word(data.get("M")),
         },
-    }
+        message_id=message_id,
+        now_us=now_us,
+    )
 
 
 def _quote(data: dict[str, Any], message_id: str, now_us: int) -> Row:
     """A frame with times of its own is of the futures market."""
     base, quote = assets(text(data["s"]))
-    update = whole(data["u"])
-    return {
-        "message_id": message_id,
-        "quote_id": f"{EXCHANGE}-{update}",
-        "symbol": data["s"],
-        "exchange": EXCHANGE,
-        "asset_class": "futures" if "T" in data else "crypto",
-        "timestamp": millis_us(data["T"]) if "T" in data else now_us,
-        "bid_price": number(data["b"]),
-        "bid_quantity": number(data["B"]),
-        "ask_price": number(data["a"]),
-        "ask_quantity": number(data["A"]),
-        "currency": quote,
-        "source_sequence": None,
-        "ingestion_timestamp": now_us,
-        "platform_sequence": None,
-        "vendor_data": {"base_asset": base, "quote_asset": quote},
-    }
+    return quote_of(
+        data["s"],
+        exchange=EXCHANGE,
+        currency=quote,
+        said=whole(data["u"]),
+        at_us=millis_us(data["T"]) if "T" in data else now_us,
+        bid=(number(data["b"]), number(data["B"])),
+        ask=(number(data["a"]), number(data["A"])),
+        vendor_data={"base_asset": base, "quote_asset": quote},
+        message_id=message_id,
+        now_us=now_us,
+        asset_class="futures" if "T" in data else ASSET_CLASS,
+    )
 
 
 @lru_cache(maxsize=4096)

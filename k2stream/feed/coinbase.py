@@ -7,6 +7,7 @@ from typing import Any
 
 import orjson
 
+from k2stream.feed.crypto import quote_of, trade_of
 from k2stream.feed.frame import Frame, NewId, Row, number, parsed, read_fields, text, utc_us, whole, word
 
 EXCHANGE = "COINBASE"
@@ -49,46 +50,36 @@ def read(frame: bytes | str, *, new_id: NewId, now_us: int) -> Frame:
 
 def trade_row(data: dict[str, Any], message_id: str, now_us: int) -> Row:
     base, quote = assets(text(data["product_id"]))
-    sequence = whole(data["trade_id"])
     orders = {name: word(data.get(name)) for name in ("maker_order_id", "taker_order_id")}
-    return {
-        "message_id": message_id,
-        "trade_id": f"{EXCHANGE}-{sequence}",
-        "symbol": data["product_id"],
-        "exchange": EXCHANGE,
-        "asset_class": "crypto",
-        "timestamp": utc_us(data["time"]),
-        "price": number(data["price"]),
-        "quantity": number(data["size"]),
-        "currency": quote,
-        "side": TAKER.get(data["side"], "UNKNOWN"),
-        "trade_conditions": [],
-        "source_sequence": sequence,
-        "ingestion_timestamp": now_us,
-        "platform_sequence": None,
-        "vendor_data": {**orders, "book_sequence": str(whole(data["sequence"])), "base_asset": base, "quote_asset": quote},
-    }
+    return trade_of(
+        data["product_id"],
+        exchange=EXCHANGE,
+        currency=quote,
+        number=whole(data["trade_id"]),
+        at_us=utc_us(data["time"]),
+        price=number(data["price"]),
+        quantity=number(data["size"]),
+        side=TAKER.get(data["side"], "UNKNOWN"),
+        vendor_data={**orders, "book_sequence": str(whole(data["sequence"])), "base_asset": base, "quote_asset": quote},
+        message_id=message_id,
+        now_us=now_us,
+    )
 
 
 def _quote(data: dict[str, Any], message_id: str, now_us: int) -> Row:
     base, quote = assets(text(data["product_id"]))
-    return {
-        "message_id": message_id,
-        "quote_id": f"{EXCHANGE}-{whole(data['sequence'])}",
-        "symbol": data["product_id"],
-        "exchange": EXCHANGE,
-        "asset_class": "crypto",
-        "timestamp": utc_us(data["time"]),
-        "bid_price": number(data["best_bid"]),
-        "bid_quantity": _size(data.get("best_bid_size")),
-        "ask_price": number(data["best_ask"]),
-        "ask_quantity": _size(data.get("best_ask_size")),
-        "currency": quote,
-        "source_sequence": None,
-        "ingestion_timestamp": now_us,
-        "platform_sequence": None,
-        "vendor_data": {"last_trade_id": word(data.get("trade_id")), "base_asset": base, "quote_asset": quote},
-    }
+    return quote_of(
+        data["product_id"],
+        exchange=EXCHANGE,
+        currency=quote,
+        said=whole(data["sequence"]),
+        at_us=utc_us(data["time"]),
+        bid=(number(data["best_bid"]), _size(data.get("best_bid_size"))),
+        ask=(number(data["best_ask"]), _size(data.get("best_ask_size"))),
+        vendor_data={"last_trade_id": word(data.get("trade_id")), "base_asset": base, "quote_asset": quote},
+        message_id=message_id,
+        now_us=now_us,
+    )
 
 
 def _size(value: object) -> Decimal:

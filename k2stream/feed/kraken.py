@@ -6,6 +6,7 @@ from typing import Any
 
 import orjson
 
+from k2stream.feed.crypto import quote_of, trade_of
 from k2stream.feed.frame import Frame, NewId, Row, number, parsed, read_fields, text, utc_us, whole, word
 
 EXCHANGE = "KRAKEN"
@@ -46,47 +47,37 @@ def read(frame: bytes | str, *, new_id: NewId, now_us: int) -> Frame:
 
 def trade_row(data: dict[str, Any], message_id: str, now_us: int) -> Row:
     base, quote = assets(text(data["symbol"]))
-    sequence = whole(data["trade_id"])
-    return {
-        "message_id": message_id,
-        "trade_id": f"{EXCHANGE}-{sequence}",
-        "symbol": data["symbol"],
-        "exchange": EXCHANGE,
-        "asset_class": "crypto",
-        "timestamp": utc_us(data["timestamp"]),
-        "price": number(data["price"]),
-        "quantity": number(data["qty"]),
-        "currency": quote,
-        "side": {"buy": "BUY", "sell": "SELL"}.get(data["side"], "UNKNOWN"),
-        "trade_conditions": [],
-        "source_sequence": sequence,
-        "ingestion_timestamp": now_us,
-        "platform_sequence": None,
-        "vendor_data": {"order_type": word(data.get("ord_type")), "base_asset": base, "quote_asset": quote},
-    }
+    return trade_of(
+        data["symbol"],
+        exchange=EXCHANGE,
+        currency=quote,
+        number=whole(data["trade_id"]),
+        at_us=utc_us(data["timestamp"]),
+        price=number(data["price"]),
+        quantity=number(data["qty"]),
+        side={"buy": "BUY", "sell": "SELL"}.get(data["side"], "UNKNOWN"),
+        vendor_data={"order_type": word(data.get("ord_type")), "base_asset": base, "quote_asset": quote},
+        message_id=message_id,
+        now_us=now_us,
+    )
 
 
 def _quote(data: dict[str, Any], message_id: str, now_us: int) -> Row:
     base, quote = assets(text(data["symbol"]))
     at_us = utc_us(data["timestamp"]) if data.get("timestamp") else now_us
-    sides = [number(data[name]) for name in ("bid", "bid_qty", "ask", "ask_qty")]
-    return {
-        "message_id": message_id,
-        "quote_id": f"{EXCHANGE}-{at_us}-{'-'.join(map(str, sides))}",
-        "symbol": data["symbol"],
-        "exchange": EXCHANGE,
-        "asset_class": "crypto",
-        "timestamp": at_us,
-        "bid_price": sides[0],
-        "bid_quantity": sides[1],
-        "ask_price": sides[2],
-        "ask_quantity": sides[3],
-        "currency": quote,
-        "source_sequence": None,
-        "ingestion_timestamp": now_us,
-        "platform_sequence": None,
-        "vendor_data": {"base_asset": base, "quote_asset": quote},
-    }
+    bid, ask = (number(data["bid"]), number(data["bid_qty"])), (number(data["ask"]), number(data["ask_qty"]))
+    return quote_of(
+        data["symbol"],
+        exchange=EXCHANGE,
+        currency=quote,
+        said="-".join(map(str, (at_us, *bid, *ask))),
+        at_us=at_us,
+        bid=bid,
+        ask=ask,
+        vendor_data={"base_asset": base, "quote_asset": quote},
+        message_id=message_id,
+        now_us=now_us,
+    )
 
 
 @lru_cache(maxsize=4096)

@@ -3,6 +3,7 @@
 from typing import Any
 
 from k2stream.feed.coinbase import EXCHANGE, TAKER, assets
+from k2stream.feed.crypto import trade_of
 from k2stream.feed.frame import NewId, Row, number, read_fields, utc_us, whole
 from k2stream.feed.rest.endpoint import PAGE_TRADES, Endpoint, Page, Question, Wanted, numbers_of, parsed_json, word_in
 
@@ -42,24 +43,19 @@ def _before_number(symbol: str, cursor: int) -> Question:
 def _row(data: dict[str, Any], symbol: str, message_id: str, now_us: int) -> Row:
     """As the stream's match of the same trade, whose orders and place in the book are not told here."""
     base, quote = assets(symbol)
-    sequence = whole(data["trade_id"])
-    return {
-        "message_id": message_id,
-        "trade_id": f"{EXCHANGE}-{sequence}",
-        "symbol": symbol,
-        "exchange": EXCHANGE,
-        "asset_class": "crypto",
-        "timestamp": utc_us(data["time"]),
-        "price": number(data["price"]),
-        "quantity": number(data["size"]),
-        "currency": quote,
-        "side": TAKER.get(data["side"], "UNKNOWN"),
-        "trade_conditions": [],
-        "source_sequence": sequence,
-        "ingestion_timestamp": now_us,
-        "platform_sequence": None,
-        "vendor_data": {"base_asset": base, "quote_asset": quote},
-    }
+    return trade_of(
+        symbol,
+        exchange=EXCHANGE,
+        currency=quote,
+        number=whole(data["trade_id"]),
+        at_us=utc_us(data["time"]),
+        price=number(data["price"]),
+        quantity=number(data["size"]),
+        side=TAKER.get(data["side"], "UNKNOWN"),
+        vendor_data={"base_asset": base, "quote_asset": quote},
+        message_id=message_id,
+        now_us=now_us,
+    )
 
 
 ENDPOINT = Endpoint(

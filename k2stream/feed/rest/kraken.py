@@ -4,6 +4,7 @@ from decimal import Decimal
 from typing import Any
 
 from k2stream.errors import DecodeError
+from k2stream.feed.crypto import trade_of
 from k2stream.feed.frame import NewId, Row, number, read_fields, whole
 from k2stream.feed.kraken import EXCHANGE, assets
 from k2stream.feed.rest.endpoint import PAGE_TRADES, Endpoint, Page, Question, Wanted, numbers_of, parsed_json, word_in
@@ -75,24 +76,19 @@ def _named(trade: Any) -> dict[str, Any]:
 def _row(data: dict[str, Any], symbol: str, message_id: str, now_us: int) -> Row:
     """As the stream's frame of the same trade."""
     base, quote = assets(symbol)
-    sequence = whole(data["trade_id"])
-    return {
-        "message_id": message_id,
-        "trade_id": f"{EXCHANGE}-{sequence}",
-        "symbol": symbol,
-        "exchange": EXCHANGE,
-        "asset_class": "crypto",
-        "timestamp": int(Decimal(data["time"]) * 1_000_000),
-        "price": number(data["price"]),
-        "quantity": number(data["volume"]),
-        "currency": quote,
-        "side": SIDES.get(data["side"], "UNKNOWN"),
-        "trade_conditions": [],
-        "source_sequence": sequence,
-        "ingestion_timestamp": now_us,
-        "platform_sequence": None,
-        "vendor_data": {"order_type": ORDER_TYPES.get(data["order_type"], ""), "base_asset": base, "quote_asset": quote},
-    }
+    return trade_of(
+        symbol,
+        exchange=EXCHANGE,
+        currency=quote,
+        number=whole(data["trade_id"]),
+        at_us=int(Decimal(data["time"]) * 1_000_000),
+        price=number(data["price"]),
+        quantity=number(data["volume"]),
+        side=SIDES.get(data["side"], "UNKNOWN"),
+        vendor_data={"order_type": ORDER_TYPES.get(data["order_type"], ""), "base_asset": base, "quote_asset": quote},
+        message_id=message_id,
+        now_us=now_us,
+    )
 
 
 def refusal(body: bytes) -> str:
