@@ -33,7 +33,7 @@ from k2stream.lake.declaration import TableDeclaration
 from k2stream.lake.home_turn import HomeTurn
 from k2stream.lake.local import is_of_this_machine
 from k2stream.lake.replace import InstrumentsLake
-from k2stream.lake.table import TradesLake
+from k2stream.lake.table import RowsLake
 from k2stream.lake.turn import Turn
 from k2stream.quality.checks import Checks, Thresholds
 from k2stream.query.engine import Engine
@@ -89,7 +89,7 @@ def open_capture(
     settings, clock, common = app.settings, SystemClock(), _common(app)
     on_step = on_step_of(settings.crash_at)
     with _local_trouble_ends():
-        table = TradesLake.open(settings, rows, events, dead_letters, quality, clock=clock, on_step=on_step)
+        table = RowsLake.open(settings, rows, events, dead_letters, quality, clock=clock, on_step=on_step)
     common.join(table)
     native_id, box, engine = NATIVE_IDS[data_type], LetterBox(app.sink, settings.partitions), Engine.of(settings)
     edges = Edges(
@@ -162,7 +162,7 @@ class Common:
     registry: Registry
     committers: list[Committer] = field(default_factory=list)
 
-    def join(self, table: TradesLake) -> None:
+    def join(self, table: RowsLake) -> None:
         """One more table that commits, in turn with others and counted."""
         if self.turn is not None:
             table.take_turns(self.turn)

@@ -36,7 +36,7 @@ from k2stream.lake.offsets import Counts, Vector
 from k2stream.lake.overwrite import live_files
 from k2stream.lake.parquet import ParquetFormat, Partition, Slice, partition_path
 from k2stream.lake.summary import KIND
-from k2stream.lake.table import TradesLake
+from k2stream.lake.table import RowsLake
 from k2stream.lake.trouble import translated
 from k2stream.lake.window import Window
 from k2stream.lake.writer import Staged, data_folder
@@ -57,7 +57,7 @@ class Replaced:
     """Rows by origin, less those that it had before."""
 
 
-class InstrumentsLake(TradesLake):
+class InstrumentsLake(RowsLake):
     """Takes windows of changes (k2stream.instruments.merge.CHANGES); all else as for rows."""
 
     def __init__(

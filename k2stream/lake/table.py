@@ -53,7 +53,7 @@ def no_step(_: str) -> None:
     """Nobody listens to the steps."""
 
 
-class TradesLake(TableReader):
+class RowsLake(TableReader):
     """Takes windows, keeps the vector, hands gap events on; every call blocks.
 
     `write`, `commit`, `take_outbox` and `register` are for one thread at a time, the others for any.
@@ -72,7 +72,7 @@ class TradesLake(TableReader):
         on_step: Callable[[str], None] = no_step,
         catalog: Catalog | None = None,
         worker_id: str = "",
-    ) -> "TradesLake":
+    ) -> "RowsLake":
         """Open the tables, making what is missing; raises LakeError with one plain sentence if that cannot be.
 
         `on_step` hears the name of each protocol step as it is passed; crash tests die there.

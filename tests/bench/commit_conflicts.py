@@ -28,7 +28,7 @@ from k2stream.clock import Deadline
 from k2stream.dev.services import SERVICES
 from k2stream.gaps import EVENTS
 from k2stream.lake.offsets import Counts
-from k2stream.lake.table import TradesLake
+from k2stream.lake.table import RowsLake
 from k2stream.lake.window import Window
 from k2stream.records import TopicPartition
 from k2stream.settings import load_settings, process_environment
@@ -58,7 +58,7 @@ def write(number: int, *, seconds: float, pause_seconds: float) -> Told:
     """Commit windows of one partition, once somebody says go; `pause_seconds` apart, 0: without a pause."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))  # standard output is the answer's
     tp, taken = TopicPartition(TOPIC, number), list[float]()
-    with closing(TradesLake.open(load_settings(), TRADES, GAPS, worker_id=f"writer-{number}")) as lake:
+    with closing(RowsLake.open(load_settings(), TRADES, GAPS, worker_id=f"writer-{number}")) as lake:
         lake.register({tp: 0}, Deadline.after(60))
         before = lake.committers()["trades"]
         commits, conflicts, unknown = before.commits, before.conflicts, before.unknown_outcomes
@@ -75,7 +75,7 @@ def write(number: int, *, seconds: float, pause_seconds: float) -> Told:
         return Told(after.commits - commits, after.conflicts - conflicts, after.unknown_outcomes - unknown, tuple(taken))
 
 
-def commit_one(lake: TradesLake, tp: TopicPartition, first: int) -> float:
+def commit_one(lake: RowsLake, tp: TopicPartition, first: int) -> float:
     """One window of ROWS rows from `first` on; the seconds of its commit."""
     rows = trade_rows([{"topic": tp.topic, "partition": tp.partition, "offset": first + i, "trade_id": f"B-{tp.partition}-{first + i}"} for i in range(ROWS)])
     staged = lake.write(Window(first, rows, EVENTS.empty_table(), {tp: Counts(rows=ROWS)}, {tp: (first, first + ROWS)}))

@@ -23,7 +23,7 @@ import pyarrow as pa
 from k2stream.clock import Deadline
 from k2stream.gaps import EVENTS
 from k2stream.lake.offsets import Counts, Mark
-from k2stream.lake.table import TradesLake
+from k2stream.lake.table import RowsLake
 from k2stream.lake.window import Window
 from k2stream.records import TopicPartition
 from k2stream.settings import Settings
@@ -47,7 +47,7 @@ class Sample:
 
 def run(home: Path, *, commits: int, partitions: int, fsync: bool) -> Iterator[Sample]:
     """Commit `commits` windows into a fresh table and time each."""
-    lake = TradesLake.open(Settings(home=home, fsync=fsync), TRADES, GAPS)
+    lake = RowsLake.open(Settings(home=home, fsync=fsync), TRADES, GAPS)
     lake.register({TopicPartition(TOPIC, p): 0 for p in range(partitions)}, Deadline.after(60))
     rows = trade_rows([{"topic": TOPIC, "partition": p} for p in range(partitions)])
     for number in range(commits):

@@ -29,7 +29,7 @@ from k2stream.gaps import EVENTS
 from k2stream.lake.home_turn import HomeTurn
 from k2stream.lake.offsets import Counts
 from k2stream.lake.reader import TableReader
-from k2stream.lake.table import TradesLake
+from k2stream.lake.table import RowsLake
 from k2stream.lake.window import Window
 from k2stream.logs import set_up_logs
 from k2stream.query.engine import Engine
@@ -132,7 +132,7 @@ def compacted(settings: Settings) -> dict[str, Any]:
 def run(home: Path, *, files: int, readers: int, rows: int, say: Callable[[str], None]) -> tuple[list[str], bool]:
     """Fill, measure, compact among readers and a writer, measure again: lines for people, and whether all held."""
     settings = Settings(home=home, fsync=False)
-    lake, market = TradesLake.open(settings, TRADES, GAPS), Market(rows, files)
+    lake, market = RowsLake.open(settings, TRADES, GAPS), Market(rows, files)
     lake.take_turns(HomeTurn(settings.home_path("upkeep")))
     lake.register({TP: 0}, Deadline.after(60))
     for number in range(files):

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from k2stream.clock import Deadline
 from k2stream.lake.reader import TableReader
-from k2stream.lake.table import TradesLake
+from k2stream.lake.table import RowsLake
 from k2stream.logs import set_up_logs
 from k2stream.settings import Settings
 from k2stream.upkeep.status import health_of
@@ -70,7 +70,7 @@ class Cycle:
 def run(home: Path, *, commits: int, cycle: int, rows: int) -> Iterator[Cycle]:
     """Commit and keep healthy; one cycle at a time."""
     settings = Settings(home=home, fsync=False, orphan_age_ms=60_000, unnamed_ms=60_000)
-    lake, market = TradesLake.open(settings, TRADES, GAPS), Market(rows, 1)
+    lake, market = RowsLake.open(settings, TRADES, GAPS), Market(rows, 1)
     lake.register({TP: 0}, Deadline.after(60))
     with closing(lake), closing(Upkeep(settings)) as upkeep:
         for number in range(0, commits, cycle):
@@ -88,7 +88,7 @@ def run(home: Path, *, commits: int, cycle: int, rows: int) -> Iterator[Cycle]:
             yield Cycle(number + cycle, commit_ms, planned, found.metadata_bytes / 1024, found.files, after.files, found.manifests, took, disk)
 
 
-def committed(lake: TradesLake, market: Market) -> float:
+def committed(lake: RowsLake, market: Market) -> float:
     """Seconds of one window."""
     window = market.window()
     started = time.perf_counter()

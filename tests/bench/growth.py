@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from k2stream.clock import Deadline
 from k2stream.gaps import EVENTS
 from k2stream.lake.offsets import Counts
-from k2stream.lake.table import TradesLake
+from k2stream.lake.table import RowsLake
 from k2stream.lake.window import Window
 from k2stream.logs import set_up_logs
 from k2stream.query.seen import TableSeen
@@ -53,7 +53,7 @@ class Growing:
     """A table and how many rows it holds."""
 
     def __init__(self, home: Path) -> None:
-        self.lake = TradesLake.open(Settings(home=home, fsync=False), TRADES, GAPS)
+        self.lake = RowsLake.open(Settings(home=home, fsync=False), TRADES, GAPS)
         self.head = self.lake.register({TP: 0}, Deadline.after(60))
         self.seen = TableSeen(self.lake.files, TOLERANCE_US)
         self.rows = self.windows = 0

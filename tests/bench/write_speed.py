@@ -1,4 +1,4 @@
-"""What does step 1 of a window cost? CPU microseconds a row of `TradesLake.write`; the bar is 2.0.
+"""What does step 1 of a window cost? CPU microseconds a row of `RowsLake.write`; the bar is 2.0.
 
     python -m tests.bench.write_speed [--rows 250000] [--profile]
 
@@ -23,7 +23,7 @@ import pyarrow as pa
 from k2stream.clock import Deadline
 from k2stream.gaps import EVENTS
 from k2stream.lake.offsets import Counts
-from k2stream.lake.table import TradesLake
+from k2stream.lake.table import RowsLake
 from k2stream.lake.window import Window
 from k2stream.records import TopicPartition
 from k2stream.rows import TIMESTAMP, TRADES
@@ -88,7 +88,7 @@ def _vendor_data(size: int) -> pa.Array:
     return whole.cast(TRADES.field("vendor_data").type)
 
 
-def us_per_row(lake: TradesLake, rows: pa.Table) -> float:
+def us_per_row(lake: RowsLake, rows: pa.Table) -> float:
     """CPU of this process, all threads, best of a few windows."""
     tp = TopicPartition(TOPIC, 0)
     best = float("inf")
@@ -109,7 +109,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     coded, plain = (decoded_rows(options.rows, are_texts_coded=coded) for coded in (True, False))
     with tempfile.TemporaryDirectory() as folder:
-        lake = TradesLake.open(Settings(home=Path(folder), fsync=options.fsync), TRADES_TABLE, GAPS)
+        lake = RowsLake.open(Settings(home=Path(folder), fsync=options.fsync), TRADES_TABLE, GAPS)
         lake.register({TopicPartition(TOPIC, 0): 0}, Deadline.after(60))
         profile = cProfile.Profile() if options.profile else None
         with profile or nullcontext():

@@ -25,7 +25,7 @@ from k2stream.lake.catalog import open_catalog
 from k2stream.lake.file_io import local_path
 from k2stream.lake.offsets import Counts
 from k2stream.lake.s3 import s3_properties
-from k2stream.lake.table import TradesLake, no_step
+from k2stream.lake.table import RowsLake, no_step
 from k2stream.lake.turn import Turn, no_turn
 from k2stream.lake.window import Window
 from k2stream.object_store import ObjectStore, is_rest
@@ -88,15 +88,15 @@ class LakeSite:
         on_step: Callable[[str], None] = no_step,
         clock: Clock | None = None,
         turn: Turn = no_turn,
-    ) -> TradesLake:
+    ) -> RowsLake:
         """A worker with its own catalog, behind a fault if one is given."""
         catalog: Any = open_catalog(self.settings)
         self.opened.append(catalog)
-        lake = TradesLake.open(self.settings, TRADES, GAPS, DEAD_LETTERS, catalog=fault(catalog) if fault else catalog, on_step=on_step, clock=clock)
+        lake = RowsLake.open(self.settings, TRADES, GAPS, DEAD_LETTERS, catalog=fault(catalog) if fault else catalog, on_step=on_step, clock=clock)
         lake.take_turns(turn)
         return lake
 
-    def started(self, fault: Callable[[Catalog], object] | None = None, **arguments: Any) -> TradesLake:
+    def started(self, fault: Callable[[Catalog], object] | None = None, **arguments: Any) -> RowsLake:
         """The same once TP starts at 0."""
         self.worker().register({TP: 0}, soon())
         return self.worker(fault, **arguments)

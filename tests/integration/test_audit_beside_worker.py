@@ -9,7 +9,7 @@ from pyiceberg.expressions import EqualTo
 
 from k2stream.audit import AuditReport, Origin, audit_lake
 from k2stream.deadletter.kept import letters_dropped, origins_of_letters
-from k2stream.lake.table import TradesLake
+from k2stream.lake.table import RowsLake
 from k2stream.transport.embedded_log import EmbeddedLog
 from k2stream.transport.open import open_sink
 from k2stream.transport.sink import Outgoing
@@ -86,7 +86,7 @@ def test_letters_that_retention_took_excuse_none_that_the_table_lost(tmp_path: P
 def test_letters_from_before_there_was_a_table_may_go_with_their_topic(tmp_path: Path) -> None:
     """Nobody could keep them: so many, and no more."""
     site = LakeSite(tmp_path / "k2")
-    old = TradesLake.open(site.settings, TRADES, GAPS)
+    old = RowsLake.open(site.settings, TRADES, GAPS)
     old.register({TP: 0}, soon())
     old.commit(old.write(window(0, 0, 4, letters=[1])), soon())
     drop_letters(site, 2)

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from k2stream.app import create_app
-from k2stream.lake.table import TradesLake
+from k2stream.lake.table import RowsLake
 from k2stream.quality.flags import FLAGS
 from k2stream.transport.embedded_sink import EmbeddedSink
 from k2stream.wiring import open_capture
@@ -35,7 +35,7 @@ def flag_of(offset: int) -> pa.Table:
 
 def flagging(site: LakeSite, numbers: range, *, is_taken: bool) -> None:
     """Windows with a flag each, by a worker that looks at rows."""
-    lake = TradesLake.open(site.settings, TRADES, GAPS, DEAD_LETTERS, QUALITY)
+    lake = RowsLake.open(site.settings, TRADES, GAPS, DEAD_LETTERS, QUALITY)
     site.opened.append(lake.catalog)
     lake.register({TP: 0}, soon())
     for n in numbers:
@@ -44,7 +44,7 @@ def flagging(site: LakeSite, numbers: range, *, is_taken: bool) -> None:
             lake.take_outbox(soon())
 
 
-def going_on(lake: TradesLake, numbers: range) -> None:
+def going_on(lake: RowsLake, numbers: range) -> None:
     """Windows without flags, until everything that may go has gone."""
     for n in numbers:
         lake.commit(lake.write(window(n, 3 * n, 3 * n + 3)), soon())
@@ -63,7 +63,7 @@ def test_a_worker_that_looks_at_no_row_still_hands_flags_on_and_deletes_none(sit
     app = create_app(site.settings)
     app.sink = EmbeddedSink(site.settings.home_path("log"))
     capture = open_capture(app, "trades", TRADES, GAPS, DEAD_LETTERS, QUALITY)
-    lake = cast(TradesLake, capture.edges.table)
+    lake = cast(RowsLake, capture.edges.table)
     site.opened.append(lake.catalog)
     going_on(lake, range(5, 16))
     assert flagged(site) == [0, 3, 6, 9, 12]
@@ -74,7 +74,7 @@ def test_a_worker_that_looks_at_no_row_still_hands_flags_on_and_deletes_none(sit
 def test_a_worker_without_the_table_of_flags_deletes_no_file_of_it(site: LakeSite) -> None:
     """Whose folder a file lies in decides: an outbox that this worker does not have may have been taken by one that has it."""
     flagging(site, range(3), is_taken=True)
-    without = TradesLake.open(site.settings, TRADES, GAPS, DEAD_LETTERS)
+    without = RowsLake.open(site.settings, TRADES, GAPS, DEAD_LETTERS)
     site.opened.append(without.catalog)
     going_on(without, range(3, 14))
     assert flagged(site) == [0, 3, 6]
@@ -84,7 +84,7 @@ def test_a_worker_without_the_table_of_flags_deletes_no_file_of_it(site: LakeSit
 def test_a_worker_without_the_table_of_flags_keeps_the_snapshots_whose_flags_wait(site: LakeSite) -> None:
     """Nobody has taken them yet: they stay reachable for a worker that does."""
     flagging(site, range(3), is_taken=False)
-    without = TradesLake.open(site.settings, TRADES, GAPS, DEAD_LETTERS)
+    without = RowsLake.open(site.settings, TRADES, GAPS, DEAD_LETTERS)
     site.opened.append(without.catalog)
     going_on(without, range(3, 14))
     flagging(site, range(14, 15), is_taken=True)

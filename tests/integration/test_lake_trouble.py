@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from k2stream.errors import LakeError
-from k2stream.lake.table import TradesLake
+from k2stream.lake.table import RowsLake
 from tests.integration.lake_site import TP, LakeSite, soon, window
 
 ROOT = Path(__file__).parents[2]
@@ -155,7 +155,7 @@ def test_a_warehouse_that_was_removed_by_hand_is_named(tmp_path: Path) -> None:
 def test_a_row_that_breaks_the_schema_is_refused_before_the_catalog_hears_of_it(tmp_path: Path) -> None:
     """A null in a required column would make a file that no reader accepts."""
     site = LakeSite(tmp_path)
-    worker: TradesLake = site.started()
+    worker: RowsLake = site.started()
     broken = window(1, 0, 2)
     place = broken.rows.schema.get_field_index("symbol")
     rows = broken.rows.set_column(place, "symbol", [["BHP", None]])

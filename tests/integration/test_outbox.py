@@ -8,7 +8,7 @@ import pytest
 from k2stream.errors import LakeError
 from k2stream.lake.expiry import Expiry
 from k2stream.lake.pins import pin, pins_of
-from k2stream.lake.table import TradesLake
+from k2stream.lake.table import RowsLake
 from k2stream.lake.writer import write_bytes
 from k2stream.testing import CatalogThatCommitsThenFails, CatalogThatLosesTheRace
 from tests.integration.conftest import Place
@@ -34,7 +34,7 @@ def dying_at(step: str) -> Callable[[str], None]:
     return die
 
 
-def _commit_and_take(worker: TradesLake) -> None:
+def _commit_and_take(worker: RowsLake) -> None:
     worker.commit(worker.write(window(1, 0, 3, events=["a"])), soon())
     worker.take_outbox(soon())
 

@@ -10,7 +10,7 @@ import pytest
 
 from k2stream.audit import audit_lake
 from k2stream.errors import QueryError
-from k2stream.lake.table import TradesLake
+from k2stream.lake.table import RowsLake
 from k2stream.object_store import ObjectStore, object_store
 from k2stream.query.engine import Engine
 from k2stream.query.origin import keys_between, rows_of
@@ -37,7 +37,7 @@ def engine(site: LakeSite) -> Iterator[Engine]:
 
 
 @pytest.fixture
-def table(site: LakeSite) -> TradesLake:
+def table(site: LakeSite) -> RowsLake:
     """Two windows of four rows, the second of another symbol."""
     worker = site.started()
     worker.commit(worker.write(window(1, 0, 4, events=["a"], tracker=b"x")), soon())
@@ -47,7 +47,7 @@ def table(site: LakeSite) -> TradesLake:
 
 
 @pytest.mark.s3
-def test_questions_find_the_rows(table: TradesLake, engine: Engine) -> None:
+def test_questions_find_the_rows(table: RowsLake, engine: Engine) -> None:
     """Of the files that may hold them only; the newest first."""
     files = table.files(table.head().snapshot_id)
     worth = files_for(files, symbol="CBA", exchange=None, start=None, end=None)
@@ -57,7 +57,7 @@ def test_questions_find_the_rows(table: TradesLake, engine: Engine) -> None:
 
 
 @pytest.mark.s3
-def test_the_exact_stage_sees_what_is_committed(table: TradesLake, engine: Engine) -> None:
+def test_the_exact_stage_sees_what_is_committed(table: RowsLake, engine: Engine) -> None:
     """The look-up that keeps duplicates out answers from the store."""
     ids = pa.array(["ASX-0-1", "ASX-0-99", "ASX-0-6"])
     seen = TableSeen(table.files, 1_000_000, engine=engine)
@@ -66,7 +66,7 @@ def test_the_exact_stage_sees_what_is_committed(table: TradesLake, engine: Engin
 
 
 @pytest.mark.s3
-def test_a_restart_reads_rows_and_keys(table: TradesLake, engine: Engine) -> None:
+def test_a_restart_reads_rows_and_keys(table: RowsLake, engine: Engine) -> None:
     """Rows of an origin in offset order, keys of a time, and the tracker's state."""
     files = table.files(table.head().snapshot_id)
     assert rows_of(files, TP, 2, 6, engine=engine)["offset"].to_pylist() == [2, 3, 4, 5]
@@ -75,7 +75,7 @@ def test_a_restart_reads_rows_and_keys(table: TradesLake, engine: Engine) -> Non
 
 
 @pytest.mark.s3
-def test_an_audit_recounts_the_store(site: LakeSite, table: TradesLake) -> None:
+def test_an_audit_recounts_the_store(site: LakeSite, table: RowsLake) -> None:
     """The ledger balances, and a file that somebody removed is named."""
     assert audit_lake(site.settings).balanced
     lost = table.files(table.head().snapshot_id)[0].path
@@ -86,7 +86,7 @@ def test_an_audit_recounts_the_store(site: LakeSite, table: TradesLake) -> None:
 
 
 @pytest.mark.s3
-def test_a_secret_is_neither_shown_nor_logged(site: LakeSite, table: TradesLake, engine: Engine, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_secret_is_neither_shown_nor_logged(site: LakeSite, table: RowsLake, engine: Engine, caplog: pytest.LogCaptureFixture) -> None:
     """Not by an error, not by a question, not by the settings or the store as text."""
     secret = site.settings.s3_secret_access_key.get_secret_value()
     caplog.set_level(logging.DEBUG)

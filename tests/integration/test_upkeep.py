@@ -12,7 +12,7 @@ from k2stream.clock import SystemClock
 from k2stream.errors import LakeError, SettingsError
 from k2stream.lake.file_io import DurableFileIO, local_path
 from k2stream.lake.offsets import Counts
-from k2stream.lake.table import TradesLake
+from k2stream.lake.table import RowsLake
 from k2stream.query.engine import Engine
 from k2stream.upkeep.tasks import Upkeep, keep_days_of, run_all
 from tests.integration.conftest import Place
@@ -49,7 +49,7 @@ def later(site: LakeSite, days: float) -> Upkeep:
     return upkeep_of(site, clock=Later(int(days * DAY_US)))
 
 
-def balanced(site: LakeSite, lake: TradesLake) -> bool:
+def balanced(site: LakeSite, lake: RowsLake) -> bool:
     with Engine.of(site.settings) as engine:
         report = audit(lake, engine, tolerance_us=3_600_000_000)
     assert report.problems == ()

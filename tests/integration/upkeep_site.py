@@ -10,7 +10,7 @@ import pyarrow as pa
 from k2stream.clock import SystemClock
 from k2stream.lake.commit import Committer
 from k2stream.lake.compaction import Compaction, Limits
-from k2stream.lake.table import TradesLake, no_step
+from k2stream.lake.table import RowsLake, no_step
 from k2stream.query.engine import Engine
 from k2stream.upkeep.sameness import is_same
 from k2stream.upkeep.tasks import Upkeep
@@ -19,7 +19,7 @@ from tests.integration.lake_site import LakeSite, soon, window
 LIMITS = Limits(target_bytes=256 << 20, min_files=8, memory_bytes=64 << 20, stale_after_us=3_600_000_000, commit_seconds=60)
 
 
-def filled(site: LakeSite, windows: int, *, rows: int = 3) -> TradesLake:
+def filled(site: LakeSite, windows: int, *, rows: int = 3) -> RowsLake:
     """A worker whose table holds so many files."""
     worker = site.started()
     for number in range(windows):
@@ -28,7 +28,7 @@ def filled(site: LakeSite, windows: int, *, rows: int = 3) -> TradesLake:
 
 
 def compaction(
-    site: LakeSite, lake: TradesLake, *, limits: Limits = LIMITS, on_step: Callable[[str], None] = no_step, name: str = "trades", **changed: Any
+    site: LakeSite, lake: RowsLake, *, limits: Limits = LIMITS, on_step: Callable[[str], None] = no_step, name: str = "trades", **changed: Any
 ) -> Compaction:
     """What merges the files of a table of `lake`'s catalog."""
     committer = Committer(lake.catalog, (site.settings.namespace, name), worker_id="upkeep", on_step=on_step, step="compact.3")
