@@ -24,7 +24,7 @@ from k2stream.quality.flags import FLAGS
 from k2stream.records import Batch, Kind, Record, TopicPartition, records_at
 from k2stream.rows import joined, key_columns, own_columns
 from k2stream.validate import Invalid, Limits, validate
-from k2stream.verdict import Decoded, Judged, Marker, Reject
+from k2stream.verdict import Decoded, Judged, Marker, Reject, reject
 
 NOTE_BYTES = 400
 """What a reject or a marker weighs beside its bytes."""
@@ -194,18 +194,7 @@ def rejects_of(batch: Batch, invalid: Sequence[Invalid]) -> list[Reject]:
 def _reject(record: Record, invalid: Invalid) -> Reject:
     value = record.value
     schema_id = int.from_bytes(value[1:5], "big") if value is not None and len(value) >= 5 else None
-    return Reject(
-        record.topic,
-        record.partition,
-        record.offset,
-        record.timestamp_ms,
-        record.key,
-        value,
-        record.headers,
-        invalid.reason,
-        invalid.text,
-        schema_id,
-    )
+    return reject(record, invalid.reason, invalid.text, schema_id)
 
 
 def holes_of(batch: Batch, records: int) -> int:

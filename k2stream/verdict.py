@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from k2stream.records import Headers, TopicPartition
+from k2stream.records import Headers, Record, TopicPartition
 
 
 class Reason(StrEnum):
@@ -55,6 +55,22 @@ class Reject:
     text: str
     """For a person: what was expected, what was found."""
     schema_id: int | None
+
+
+def reject(record: Record, reason: Reason, text: str, schema_id: int | None) -> Reject:
+    """What is said of a record that cannot become a row."""
+    return Reject(
+        record.topic,
+        record.partition,
+        record.offset,
+        record.timestamp_ms,
+        record.key,
+        record.value,
+        record.headers,
+        reason,
+        text,
+        schema_id,
+    )
 
 
 @dataclass(frozen=True, slots=True)

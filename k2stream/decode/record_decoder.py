@@ -13,7 +13,7 @@ from k2stream.decode.v1 import Conversion, conversion_of
 from k2stream.errors import DecodeError
 from k2stream.records import Record
 from k2stream.rows import avro_schema
-from k2stream.verdict import Marker, Reason, Reject
+from k2stream.verdict import Marker, Reason, Reject, reject
 
 Row = dict[str, Any]
 """One decoded record: the contract's fields, values as decode.columns takes them."""
@@ -107,22 +107,6 @@ def without_value(record: Record) -> Marker | Reject:
     except (ValueError, KeyError) as exc:
         text = f"A marker has a symbol as key and headers {MARKER} ({' or '.join(sorted(KINDS))}), {SESSION} and {TIME_US}: {exc!r}."
         return reject(record, Reason.BAD_MARKER, text, None)
-
-
-def reject(record: Record, reason: Reason, text: str, schema_id: int | None) -> Reject:
-    """A record's dead letter."""
-    return Reject(
-        record.topic,
-        record.partition,
-        record.offset,
-        record.timestamp_ms,
-        record.key,
-        record.value,
-        record.headers,
-        reason,
-        text,
-        schema_id,
-    )
 
 
 def _marker(record: Record, headers: dict[str, bytes]) -> Marker:

@@ -1,13 +1,11 @@
 """Decode: the fast path and the record-by-record path agree on every record, whatever was done to its bytes."""
 
-import io
 import random
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
-import fastavro
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
@@ -26,8 +24,8 @@ from k2stream.testing import trade_rows
 from k2stream.transport.batch_builder import build_log_batch
 from k2stream.transport.sink import Outgoing
 from k2stream.verdict import Decoded, Marker, Reason
+from tests.properties.trade_records import TOPIC, a_trade, batch_of, body_of, log_batch
 
-TOPIC = "market.crypto.trades.binance"
 CURRENT = avro_schema("trade_v2")
 INT64 = st.integers(-(2**63), 2**63 - 1)
 MONEY = st.integers(-(10**18) + 1, 10**18 - 1).map(lambda n: Decimal(n).scaleb(-8))
@@ -87,44 +85,9 @@ TRADE = st.fixed_dictionaries(
 )
 
 
-def body_of(trade: Mapping[str, Any], schema_id: int = 1) -> bytes:
-    """fastavro's encoding, times as plain numbers."""
-    plain = {**trade, "gone": [1.5]}
-    out = io.BytesIO()
-    fastavro.schemaless_writer(out, fastavro.parse_schema(SCHEMAS[schema_id]), plain)
-    return out.getvalue()
-
-
-def a_trade(n: int, **changed: Any) -> dict[str, Any]:
-    return {
-        "message_id": f"m{n}",
-        "trade_id": f"BINANCE-{n}",
-        "symbol": "BTCUSDT",
-        "exchange": "BINANCE",
-        "asset_class": "crypto",
-        "timestamp": 1_700_000_000_000_000 + n,
-        "price": Decimal(n + 1) / 100,
-        "quantity": Decimal("0.5"),
-        "currency": "USDT",
-        "side": "BUY",
-        "trade_conditions": ["x"],
-        "source_sequence": n,
-        "ingestion_timestamp": 1_700_000_000_000_001 + n,
-        "platform_sequence": None,
-        "vendor_data": {"is_sample_data": "true"} if n % 2 else {"maker": "false"},
-        **changed,
-    }
-
-
-def log_batch(values: Sequence[bytes | None], base: int = 0, codec: str = "lz4", from_offset: int = 0, partition: int = 0) -> LogBatch:
-    raw = bytearray(build_log_batch([Outgoing(b"key", v, 1_700_000_000_000 + i) for i, v in enumerate(values)], codec))
-    raw[:8] = base.to_bytes(8, "big")
-    return LogBatch.parse(TOPIC, partition, bytes(raw), from_offset)
-
-
-def batch_of(*log_batches: LogBatch) -> Batch:
-    first = log_batches[0]
-    return Batch(TOPIC, first.partition, first.from_offset, log_batches[-1].last_offset + 1, log_batches, 0)
+def value_of(trade: Mapping[str, Any], schema_id: int = 1) -> bytes:
+    """The trade by one of SCHEMAS, in its frame."""
+    return frame(schema_id, body_of(SCHEMAS[schema_id], {**trade, "gone": [1.5]}))
 
 
 def both(batch: Batch, monkeypatch: pytest.MonkeyPatch) -> tuple[Decoded, Decoded]:
@@ -156,7 +119,7 @@ def was_fast(batch: Batch) -> bool:
 @given(st.lists(TRADE, min_size=1, max_size=6), st.sampled_from([1, 2]), st.sampled_from(["none", "gzip", "snappy", "lz4", "zstd"]))
 def test_both_paths_give_what_was_written(trades: list[dict[str, Any]], schema_id: int, codec: str) -> None:
     """Any valid trade comes out of either path as it went in, for every codec and for an older schema."""
-    batch = batch_of(log_batch([frame(schema_id, body_of(t, schema_id)) for t in trades], base=7, codec=codec))
+    batch = batch_of(log_batch([value_of(t, schema_id) for t in trades], base=7, codec=codec))
     assert was_fast(batch)
     with pytest.MonkeyPatch.context() as monkeypatch:
         fast, slow = both(batch, monkeypatch)
@@ -210,7 +173,7 @@ def mutated(value: bytes, other: bytes, chance: random.Random) -> bytes:
 def test_mutated_records_are_judged_alike_and_cost_no_neighbour(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Truncated, extended, padded, spliced, flipped, forged: accepted rows and rejects are equal offset by offset."""
     chance = random.Random(seed)
-    good = [frame(1, body_of(a_trade(n))) for n in range(8)]
+    good = [value_of(a_trade(n)) for n in range(8)]
     for _ in range(40):
         values = list(good)
         bad = chance.sample(range(8), chance.choice([1, 1, 2]))
@@ -230,11 +193,11 @@ def raw_log_batch(payload: bytes, count: int) -> LogBatch:
 
 def test_a_record_forged_so_that_all_stated_lengths_add_up_is_not_accepted() -> None:
     """Two records to Kafka, two other ones to Avro: the second begins inside the first's body and swallows what follows."""
-    inside = body_of(a_trade(1))
-    honest = kafka_record(1, frame(1, body_of(a_trade(2))))
+    inside = body_of(CURRENT, a_trade(1))
+    honest = kafka_record(1, value_of(a_trade(2)))
     prefix = inside[: inside.index(b"\x16BINANCE-1") if b"\x16BINANCE-1" in inside else 3]
     forged = honest[: honest.index(b"\0\0\0\0\x01") + 5] + prefix
-    payload = kafka_record(0, frame(1, body_of(a_trade(0))) + forged) + honest
+    payload = kafka_record(0, value_of(a_trade(0)) + forged) + honest
     log = raw_log_batch(payload, 2)
     assert not was_fast(batch_of(log))
     found = Decoder("trade_v2", Schemas()).decode(batch_of(log))
@@ -244,10 +207,10 @@ def test_a_record_forged_so_that_all_stated_lengths_add_up_is_not_accepted() -> 
 
 
 @pytest.mark.timeout(20)
-@pytest.mark.parametrize("extra", [b"\0", b"xx", kafka_record(2, frame(1, body_of(a_trade(2))))])
+@pytest.mark.parametrize("extra", [b"\0", b"xx", kafka_record(2, value_of(a_trade(2)))])
 def test_bytes_after_the_last_record_do_not_hang_the_reader(extra: bytes) -> None:
     """The columnar reader spins for ever on a block with bytes left over; they are a damaged log batch, said at once."""
-    payload = b"".join(kafka_record(n, frame(1, body_of(a_trade(n)))) for n in range(2))
+    payload = b"".join(kafka_record(n, value_of(a_trade(n))) for n in range(2))
     batch = batch_of(raw_log_batch(payload + extra, 2))
     assert not was_fast(batch)
     with pytest.raises(DecodeError):
@@ -258,7 +221,7 @@ def test_bytes_after_the_last_record_do_not_hang_the_reader(extra: bytes) -> Non
 def test_payloads_of_any_bytes_are_refused_or_read_alike(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Bits flipped anywhere in a log batch: both paths give the same, or both call it damaged, and none hangs."""
     chance = random.Random(seed)
-    whole = b"".join(kafka_record(n, frame(1, body_of(a_trade(n)))) for n in range(4))
+    whole = b"".join(kafka_record(n, value_of(a_trade(n))) for n in range(4))
     for _ in range(60):
         payload = bytearray(whole)
         for _ in range(chance.choice([1, 1, 3])):
@@ -280,14 +243,14 @@ def test_payloads_of_any_bytes_are_refused_or_read_alike(seed: int, monkeypatch:
 
 
 BAD: dict[Reason, bytes | None] = {
-    Reason.BAD_MAGIC: b"\x01" + frame(1, body_of(a_trade(0)))[1:],
-    Reason.UNKNOWN_SCHEMA: frame(77, body_of(a_trade(0))),
-    Reason.TRUNCATED: frame(1, body_of(a_trade(0)))[:-1],
-    Reason.TRAILING_BYTES: frame(1, body_of(a_trade(0)) + b"\0"),
-    Reason.INVALID_UTF8: frame(1, body_of(a_trade(0, symbol="AAAA")).replace(b"AAAA", b"AA\xffA")),
-    Reason.ENUM_OUT_OF_RANGE: frame(1, body_of(a_trade(0, asset_class="options")).replace(b"BINANCE\x06", b"BINANCE\x08")),
+    Reason.BAD_MAGIC: b"\x01" + value_of(a_trade(0))[1:],
+    Reason.UNKNOWN_SCHEMA: frame(77, body_of(CURRENT, a_trade(0))),
+    Reason.TRUNCATED: value_of(a_trade(0))[:-1],
+    Reason.TRAILING_BYTES: frame(1, body_of(CURRENT, a_trade(0)) + b"\0"),
+    Reason.INVALID_UTF8: frame(1, body_of(CURRENT, a_trade(0, symbol="AAAA")).replace(b"AAAA", b"AA\xffA")),
+    Reason.ENUM_OUT_OF_RANGE: frame(1, body_of(CURRENT, a_trade(0, asset_class="options")).replace(b"BINANCE\x06", b"BINANCE\x08")),
     Reason.DECIMAL_OUT_OF_RANGE: frame(
-        1, body_of(a_trade(0, price=Decimal("9999999999.99999999"))).replace((10**18 - 1).to_bytes(8, "big"), (10**18).to_bytes(8, "big"))
+        1, body_of(CURRENT, a_trade(0, price=Decimal("9999999999.99999999"))).replace((10**18 - 1).to_bytes(8, "big"), (10**18).to_bytes(8, "big"))
     ),
     Reason.MALFORMED: frame(1, b"\x01"),
     Reason.NO_VALUE: None,
@@ -297,7 +260,7 @@ BAD: dict[Reason, bytes | None] = {
 @pytest.mark.parametrize("reason", BAD)
 def test_each_kind_of_bad_record_is_named_and_alone(reason: Reason, monkeypatch: pytest.MonkeyPatch) -> None:
     """One bad record among good ones is rejected with its reason and its bytes; its neighbours are rows."""
-    values = [frame(1, body_of(a_trade(n))) for n in range(3)]
+    values = [value_of(a_trade(n)) for n in range(3)]
     batch = batch_of(log_batch([values[0], BAD[reason], values[2]], base=5))
     fast, slow = both(batch, monkeypatch)
     same(fast, slow)
@@ -315,8 +278,8 @@ def test_a_schema_of_another_kind_is_incompatible() -> None:
 def test_several_versions_in_one_fetch(monkeypatch: pytest.MonkeyPatch) -> None:
     """Batches of different writers, and a batch of mixed ones, come out in offset order with every row."""
     logs = [
-        log_batch([frame(1 + n % 3, body_of(a_trade(n), 1 + n % 3)) for n in range(6)], base=0),
-        *(log_batch([frame(i, body_of(a_trade(n), i)) for n in range(4)], base=6 + 4 * (i - 1)) for i in (1, 2, 3)),
+        log_batch([value_of(a_trade(n), 1 + n % 3) for n in range(6)], base=0),
+        *(log_batch([value_of(a_trade(n), i) for n in range(4)], base=6 + 4 * (i - 1)) for i in (1, 2, 3)),
     ]
     fast, slow = both(batch_of(*logs), monkeypatch)
     same(fast, slow)
@@ -326,7 +289,7 @@ def test_several_versions_in_one_fetch(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_rows_that_nobody_asked_for_are_trimmed(monkeypatch: pytest.MonkeyPatch) -> None:
     """A seek into a log batch gives no row twice; holes and several partitions in one call do not disturb."""
-    values = [frame(1, body_of(a_trade(n))) for n in range(10)]
+    values = [value_of(a_trade(n)) for n in range(10)]
     first = Batch(TOPIC, 0, 13, 25, (log_batch(values, 10, from_offset=13), LogBatch.hole(TOPIC, 0, 20, 24, Kind.CONTROL)), 0)
     second = batch_of(log_batch(values, 40, partition=1), log_batch([b"bad", *values], 50, partition=1))
     monkeypatch.setattr(decoder_module, "FEW_RECORDS", 1)

@@ -1,12 +1,9 @@
 """Evolution: records of any chain of schemas, interleaved in one log batch, become what their own writer's schema says."""
 
-import io
-from collections.abc import Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
 
-import fastavro
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
@@ -15,13 +12,11 @@ from hypothesis import strategies as st
 from k2stream.decode import decoder as decoder_module
 from k2stream.decode.decoder import Decoder
 from k2stream.decode.framing import frame
-from k2stream.records import Batch, LogBatch
+from k2stream.records import Batch
 from k2stream.rows import TRADES, AvroSchema, avro_schema, joined
-from k2stream.transport.batch_builder import build_log_batch
-from k2stream.transport.sink import Outgoing
 from k2stream.verdict import Decoded, Reason
+from tests.properties.trade_records import a_trade, batch_of, body_of, log_batch
 
-TOPIC = "market.crypto.trades.binance"
 V2 = avro_schema("trade_v2")
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -132,42 +127,6 @@ def chains(draw: st.DrawFn) -> Chain:
         ever |= now.keys()
         versions.append(now)
     return Chain(versions)
-
-
-def a_trade(n: int) -> dict[str, Any]:
-    return {
-        "message_id": f"m{n}",
-        "trade_id": f"BINANCE-{n}",
-        "symbol": "BTCUSDT",
-        "exchange": "BINANCE",
-        "asset_class": "crypto",
-        "timestamp": 1_700_000_000_000_000 + n,
-        "price": Decimal(n + 1) / 100,
-        "quantity": Decimal("0.5"),
-        "currency": "USDT",
-        "side": "BUY",
-        "trade_conditions": ["x"] * (n % 3),
-        "source_sequence": n,
-        "ingestion_timestamp": 1_700_000_000_000_001 + n,
-        "platform_sequence": None,
-        "vendor_data": {"maker": "false"} if n % 2 else None,
-    }
-
-
-def body_of(schema: AvroSchema, values: dict[str, Any]) -> bytes:
-    out = io.BytesIO()
-    fastavro.schemaless_writer(out, fastavro.parse_schema(schema), values)
-    return out.getvalue()
-
-
-def log_batch(values: Sequence[bytes | None], base: int = 0, from_offset: int = 0) -> LogBatch:
-    raw = bytearray(build_log_batch([Outgoing(b"key", v, 1_700_000_000_000 + i) for i, v in enumerate(values)], "lz4"))
-    raw[:8] = base.to_bytes(8, "big")
-    return LogBatch.parse(TOPIC, 0, bytes(raw), from_offset)
-
-
-def batch_of(*log_batches: LogBatch) -> Batch:
-    return Batch(TOPIC, 0, max(log_batches[0].from_offset, log_batches[0].base_offset), log_batches[-1].last_offset + 1, log_batches, 0)
 
 
 def decoded(batch: Batch, chain: Any, few: int) -> Decoded:

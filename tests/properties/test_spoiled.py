@@ -7,8 +7,8 @@ import pytest
 from k2stream.decode import decoder as decoder_module
 from k2stream.decode.block import Block, BlockReader
 from k2stream.decode.decoder import Decoder
-from k2stream.decode.framing import frame
-from tests.properties.test_decode import Schemas, a_trade, batch_of, body_of, log_batch
+from tests.properties.test_decode import Schemas, value_of
+from tests.properties.trade_records import a_trade, batch_of, log_batch
 
 RECORDS, LOG_BATCHES = 100, 8
 
@@ -31,7 +31,7 @@ def fetch(bad: set[int], base: int) -> tuple[object, list[int]]:
     """Log batches of which those in `bad` hold one bad record each, and the offsets that are no rows."""
     log_batches, spoiled = [], []
     for number in range(LOG_BATCHES):
-        values = [frame(1, body_of(a_trade(n))) for n in range(RECORDS)]
+        values = [value_of(a_trade(n)) for n in range(RECORDS)]
         first = base + number * RECORDS
         if number in bad:
             values[7] = values[7][:-3]

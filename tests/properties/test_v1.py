@@ -18,6 +18,7 @@ from k2stream.rows import AvroSchema, avro_schema
 from k2stream.transport.batch_builder import build_log_batch
 from k2stream.transport.sink import Outgoing
 from k2stream.verdict import Decoded, Reason
+from tests.properties.trade_records import body_of
 
 TOPIC = "market.equities.trades.asx"
 SCHEMAS = {1: avro_schema("trade_v1"), 2: avro_schema("quote_v1"), 3: avro_schema("trade_v2")}
@@ -46,9 +47,7 @@ class Schemas:
 
 
 def value_of(schema_id: int, row: dict[str, Any]) -> bytes:
-    body = io.BytesIO()
-    fastavro.schemaless_writer(body, fastavro.parse_schema(SCHEMAS[schema_id]), row)
-    return frame(schema_id, body.getvalue())
+    return frame(schema_id, body_of(SCHEMAS[schema_id], row))
 
 
 def decoded(contract: str, values: list[bytes], few: int) -> Decoded:
@@ -159,10 +158,8 @@ def test_what_the_contract_cannot_hold_is_a_letter(changed: dict[str, Any], reas
     plain = {k: v for k, v in SCHEMAS[1].items() if k != "fields"} | {
         "fields": [{**f, "type": "long"} if f["name"].endswith("timestamp") else f for f in SCHEMAS[1]["fields"]]
     }
-    body = io.BytesIO()
-    fastavro.schemaless_writer(body, fastavro.parse_schema(plain), {**A_TRADE, **changed})
     good = value_of(1, A_TRADE)
-    found = decoded("trade_v2", [good, frame(1, body.getvalue()), good], few)
+    found = decoded("trade_v2", [good, frame(1, body_of(plain, {**A_TRADE, **changed})), good], few)
     assert [(r.offset, r.reason) for r in found.rejects] == [(1, reason)]
     assert found.rows["offset"].to_pylist() == [0, 2]
 

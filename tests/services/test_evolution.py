@@ -1,7 +1,6 @@
 """Evolution while running, on a real broker and a real registry: three versions interleaved in one log batch, and an incompatible one."""
 
 import asyncio
-import io
 import json
 import time
 import urllib.request
@@ -12,7 +11,6 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-import fastavro
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
@@ -30,11 +28,11 @@ from k2stream.settings import Settings
 from k2stream.transport.open import open_sink
 from k2stream.transport.sink import Outgoing
 from tests.consistency.harness import SMALL_WINDOWS, Site
+from tests.properties.trade_records import TOPIC, a_trade, body_of
 from tests.services.watching import START_SECONDS, nexts_of, until
 
 pytestmark = [pytest.mark.kafka, pytest.mark.registry, pytest.mark.timeout(600)]
 
-TOPIC = "market.crypto.trades.binance"
 SUBJECT = "market.crypto.trades-value"
 RECORDS = 400
 PARTITIONS = 2
@@ -57,25 +55,9 @@ VERSIONS = [grown(), grown(FEE, TIER), grown(FEE, WIDE_TIER, VENUE)]
 TEXT_PRICE = {**grown(), "fields": [{**f, "type": "string"} if f["name"] == "price" else f for f in grown()["fields"]]}
 
 
-def a_trade(partition: int, n: int) -> dict[str, Any]:
-    """What a feed writes: times as microseconds."""
-    return {
-        "message_id": f"m{partition}-{n}",
-        "trade_id": f"BINANCE-{n}",
-        "symbol": f"COIN{partition}USDT",
-        "exchange": "BINANCE",
-        "asset_class": "crypto",
-        "timestamp": 1_700_000_000_000_000 + n,
-        "price": Decimal(n + 1) / 100,
-        "quantity": Decimal("0.5"),
-        "currency": "USDT",
-        "side": "BUY",
-        "trade_conditions": ["x"] * (n % 3),
-        "source_sequence": n,
-        "ingestion_timestamp": 1_700_000_000_000_001 + n,
-        "platform_sequence": None,
-        "vendor_data": {"maker": "false"} if n % 2 else None,
-    }
+def trade_of(partition: int, n: int) -> dict[str, Any]:
+    """One symbol a partition."""
+    return a_trade(n, message_id=f"m{partition}-{n}", symbol=f"COIN{partition}USDT")
 
 
 def added(version: int, n: int) -> dict[str, Any]:
@@ -93,12 +75,10 @@ def version_of(batch: int, n: int) -> int:
 def value_of(partition: int, batch: int, n: int, ids: Sequence[int]) -> bytes:
     version = version_of(batch, n)
     if version == INCOMPATIBLE:
-        schema, row = TEXT_PRICE, {**a_trade(partition, n), "price": "1.5"}
+        schema, row = TEXT_PRICE, {**trade_of(partition, n), "price": "1.5"}
     else:
-        schema, row = VERSIONS[version], {**a_trade(partition, n), **added(version, n)}
-    body = io.BytesIO()
-    fastavro.schemaless_writer(body, fastavro.parse_schema(schema), row)
-    return frame(ids[version], body.getvalue())
+        schema, row = VERSIONS[version], {**trade_of(partition, n), **added(version, n)}
+    return frame(ids[version], body_of(schema, row))
 
 
 def publish(settings: Settings, ids: Sequence[int], batches: Sequence[int]) -> None:
@@ -142,7 +122,7 @@ def expected_rows() -> list[dict[str, Any]]:
         for n in range(BATCHES * RECORDS):
             version = version_of(n // RECORDS, n)
             if version != INCOMPATIBLE:
-                row = {**a_trade(partition, n), "fee": None, "tier": None, "venue": None, **added(version, n)}
+                row = {**trade_of(partition, n), "fee": None, "tier": None, "venue": None, **added(version, n)}
                 everything.append({**row, "is_sample_data": False, "topic": TOPIC, "partition": partition, "offset": n})
     return everything
 

@@ -20,7 +20,8 @@ from k2stream.transport.batch_builder import CODECS, build_log_batch
 from k2stream.transport.reader import read_on, read_topics
 from k2stream.transport.sink import Outgoing
 from tests.integration.transport_site import CLEANED, KafkaSite, Worker, heavy, names, running, values
-from tests.properties.test_decode import Schemas, a_trade, body_of, frame
+from tests.properties.test_decode import Schemas, value_of
+from tests.properties.trade_records import a_trade
 
 pytestmark = pytest.mark.kafka
 ROWS = 3_000
@@ -38,7 +39,7 @@ async def site(kafka: str) -> AsyncIterator[KafkaSite]:
 @pytest.mark.parametrize("codec", CODECS)
 async def test_codec_is_read_whoever_compressed(site: KafkaSite, tmp_path: Path, codec: str) -> None:
     """Our own batches, an ordinary producer's, and what the broker compresses anew with libraries of its own: same rows, by the fast path."""
-    trades = [Outgoing(b"key", frame(1, body_of(a_trade(n))), 1_700_000_000_000 + n) for n in range(ROWS)]
+    trades = [Outgoing(b"key", value_of(a_trade(n)), 1_700_000_000_000 + n) for n in range(ROWS)]
     as_sent = await site.topic(config={"max.message.bytes": "10000000"})
     anew = await site.topic(config={"max.message.bytes": "10000000", "compression.type": "uncompressed" if codec == "none" else codec})
     await site.sink.send_batch(as_sent, 0, build_log_batch(trades, codec))
