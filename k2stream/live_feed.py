@@ -101,16 +101,14 @@ async def _lanes(settings: Settings, venue: Venue, sink: LogSink, *, quotes: boo
             path = settings.home_path("feed", f"{usual}{FEED_MARK}{settings.feed_name}.spool" if settings.feed_name else f"{usual}.spool")
             spool = Spool(path, memory_bytes=settings.feed_memory_bytes, disk_bytes=settings.feed_disk_bytes)
             spools.callback(spool.close)
-            lanes[data_type] = Lane(str(topic), KINDS[data_type].schema, await _prepared(settings, sink, str(topic), like=str(usual)), spool)
+            lanes[data_type] = Lane(str(topic), KINDS[data_type].schema, await _prepared(settings, sink, str(topic)), spool)
         yield lanes
 
 
-async def _prepared(settings: Settings, sink: LogSink, topic: str, *, like: str) -> int:
-    """Schema id of a topic that exists, however long that takes; where it is made, it gets as many partitions as `like` has."""
+async def _prepared(settings: Settings, sink: LogSink, topic: str) -> int:
+    """Schema id of a topic that exists, however long that takes."""
     while True:
         try:
-            if like != topic and (partitions := (await sink.topics()).get(like)):
-                await sink.create_topic(topic, partitions, KINDS[TopicName.parse(topic).data_type].config)
             return await prepare_topic(settings, sink, open_registry(settings), topic)
         except K2Error as exc:
             if not exc.is_retriable:

@@ -14,6 +14,7 @@ from k2stream.feed.recording import MessageIds, Recording
 from k2stream.rows import avro_schema
 from k2stream.settings import Settings
 from k2stream.topics import KINDS, TopicName
+from k2stream.topics.needed import make, tell
 from k2stream.transport.open import open_sink
 from k2stream.transport.sink import LogSink
 
@@ -82,8 +83,12 @@ async def _prepare(settings: Settings, topics: Sequence[str]) -> dict[str, int]:
 
 
 async def prepare_topic(settings: Settings, sink: LogSink, registry: Registry, topic: str) -> int:
-    """Make a market topic where it is missing and register its contract; gives the schema's id."""
+    """Make a market topic where it is missing, as it is declared, and register its contract; gives the schema's id.
+
+    A topic that exists otherwise is warned of, once both are done: whoever tries again until they are says it once.
+    """
     name = TopicName.parse(topic)
-    kind = KINDS[name.data_type]
-    await sink.create_topic(topic, kind.partitions or settings.partitions, kind.config)
-    return await asyncio.to_thread(registry.register, name.subject, avro_schema(kind.schema))
+    differences = await make(settings, sink, topic)
+    schema_id = await asyncio.to_thread(registry.register, name.subject, avro_schema(KINDS[name.data_type].schema))
+    tell(differences)
+    return schema_id

@@ -1,6 +1,7 @@
 """config/topics.yaml and config/instruments.yaml, read and checked: what is wrong is named with its file and key."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -8,10 +9,10 @@ import strictyaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from k2stream.checkout import find_root
-from k2stream.errors import SettingsError
+from k2stream.errors import K2Error, SettingsError
 from k2stream.settings import Settings
-from k2stream.topics import ASSET_CLASSES, KINDS, LETTER_TYPE, LETTERS, TopicName
-from k2stream.topics.plan import Declared
+from k2stream.topics import ASSET_CLASSES, KINDS, LETTER_TYPE, LETTERS, TopicName, venue_topic
+from k2stream.topics.plan import Declared, Terms
 
 Model = TypeVar("Model", bound=BaseModel)
 KEYS = {**{data_type: kind.key for data_type, kind in KINDS.items()}, LETTER_TYPE: "origin"}
@@ -53,11 +54,24 @@ class _Instruments(BaseModel):
 
 def declared_topics(settings: Settings) -> list[Declared]:
     """The topics of K2_TOPICS_FILE, in its order; raises SettingsError naming file and key."""
-    path = _path(settings.topics_file, "topics.yaml")
-    file = _load(path, _Topics, optional="topics")
-    for data_type, kind in file.data_types.items():
-        _require(KEYS.get(data_type) == kind.key, path, f"data_types.{data_type}.key", f"expected {_choices(KEYS, data_type)}, found {kind.key}")
-    return [_declared(path, file, name, topic, settings.partitions) for name, topic in file.topics.items()]
+    return _read(settings)[1]
+
+
+def terms_of(settings: Settings, name: str) -> Terms:
+    """How a writer is to make a market topic, declared or not; raises SettingsError naming file and key.
+
+    A redundant topic is declared by its venue's, and one that is not declared has what its data type has. K2_PARTITIONS is its number
+    then, and where it is set by hand that of every topic. Outside a checkout where no file is named nothing is declared.
+    """
+    kind = KINDS[TopicName.parse(name).data_type]
+    shared, topics = _read(settings) if _has_topics(settings) else ({}, [])
+    by_name = {topic.name: topic for topic in topics}
+    found = by_name.get(name) or by_name.get(venue_topic(name))
+    if found is None:
+        return Terms(Declared(name, kind.partitions or settings.partitions, shared.get(kind.data_type, kind.config)), None)
+    declared = replace(found, name=name)
+    is_by_hand = "partitions" in settings.model_fields_set and kind.partitions is None
+    return Terms(replace(declared, partitions=settings.partitions) if is_by_hand else declared, declared)
 
 
 def declared_topic(settings: Settings, name: str) -> Declared:
@@ -85,6 +99,35 @@ def symbols_of(settings: Settings, exchange: str) -> tuple[str, ...]:
     symbols = symbols_by_exchange(settings).get(exchange, ())
     _require(bool(symbols), _path(settings.instruments_file, "instruments.yaml"), f"exchanges.{exchange}.symbols", "expected at least one, found none")
     return symbols
+
+
+def _read(settings: Settings) -> tuple[Mapping[str, Mapping[str, str]], list[Declared]]:
+    """Settings by data type, and topics in the file's order."""
+    path = _path(settings.topics_file, "topics.yaml")
+    file = _load(path, _Topics, optional="topics")
+    for data_type, kind in file.data_types.items():
+        _require(KEYS.get(data_type) == kind.key, path, f"data_types.{data_type}.key", f"expected {_choices(KEYS, data_type)}, found {kind.key}")
+    topics = [_declared(path, file, name, topic, settings.partitions) for name, topic in file.topics.items()]
+    _require_equal_numbers(path, topics)
+    return {data_type: kind.config for data_type, kind in file.data_types.items()}, topics
+
+
+def _has_topics(settings: Settings) -> bool:
+    if settings.topics_file:
+        return True
+    try:
+        return _path("", "topics.yaml").exists()
+    except K2Error:
+        return False
+
+
+def _require_equal_numbers(path: Path, topics: Sequence[Declared]) -> None:
+    """Of topics of one venue: workers refuse them otherwise."""
+    numbers: dict[str, int] = {}
+    for topic in topics:
+        number = numbers.setdefault(venue_topic(topic.name), topic.partitions)
+        says = f"expected {number} as other topics of its venue have, or a trade that both report could become two rows; found {topic.partitions}"
+        _require(topic.partitions == number, path, f"topics.{topic.name}.partitions", says)
 
 
 def _path(named: str, default: str) -> Path:

@@ -4,15 +4,18 @@ Partitions only grow and nothing is deleted unless it is asked for, so a plan th
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-from k2stream.topics import LETTERS, MARKET
+from k2stream.topics import LETTERS, MARKET, venue_topic
 
 GROWTH = (
     "keys move between partitions, and the order of a symbol holds only within one: stop its feeds, let the workers read to the end "
     "(lag 0), apply, then start the feeds again"
 )
+
+PARTITIONS = "partitions"
+"""What differs, where it is their number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +25,15 @@ class Declared:
     name: str
     partitions: int
     config: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """How a topic is to be made."""
+
+    wanted: Declared
+    declared: Declared | None
+    """As a file has it; None: it is not declared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +95,14 @@ class Plan:
 
 
 def plan(declared: Iterable[Declared], existing: Mapping[str, Found], *, delete: bool = False) -> Plan:
-    """Steps from `existing` to `declared`; topics of ours that nobody declares are deleted only if `delete` says so."""
+    """Steps from `existing` to `declared`; topics of ours that nobody declares are deleted only if `delete` says so.
+
+    A redundant topic that exists is as its venue's, unless it is declared itself: they grow together.
+    """
     wanted = {topic.name: topic for topic in declared}
+    wanted |= {name: replace(wanted[venue], name=name) for name in sorted(existing) if name not in wanted and (venue := venue_topic(name)) in wanted}
     surplus = sorted(name for name in existing if name not in wanted and name.split(".")[0] in (MARKET, LETTERS))
-    differences = [d for topic in wanted.values() for d in _differences(topic, existing.get(topic.name))]
+    differences = [d for topic in wanted.values() for d in differences_of(topic, existing.get(topic.name))]
     differences += [Difference(name, "topic", "", f"{existing[name].partitions} partitions") for name in surplus]
     steps = [step for topic in wanted.values() for step in _steps(topic, existing.get(topic.name))]
     refused = [_shrink(topic, existing[topic.name]) for topic in wanted.values() if topic.name in existing and _is_smaller(topic, existing[topic.name])]
@@ -97,10 +113,11 @@ def plan(declared: Iterable[Declared], existing: Mapping[str, Found], *, delete:
     return Plan(differences, steps, refused)
 
 
-def _differences(topic: Declared, found: Found | None) -> list[Difference]:
+def differences_of(topic: Declared, found: Found | None) -> list[Difference]:
+    """What of a topic is not as declared; settings that nobody declares are none."""
     if found is None:
         return [Difference(topic.name, "topic", f"{topic.partitions} partitions", "")]
-    number = [Difference(topic.name, "partitions", str(topic.partitions), str(found.partitions))] if topic.partitions != found.partitions else []
+    number = [Difference(topic.name, PARTITIONS, str(topic.partitions), str(found.partitions))] if topic.partitions != found.partitions else []
     return number + [Difference(topic.name, key, value, found.config.get(key, "")) for key, value in _changes(topic, found).items()]
 
 

@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
 from k2stream.errors import SettingsError
-from k2stream.topics.name import TopicName
+from k2stream.topics.name import FEED_MARK, TopicName
 
 
 def require_co_partitioned(partitions: Mapping[str, int]) -> None:
@@ -31,3 +31,9 @@ def redundant_topics(topics: Iterable[str]) -> frozenset[str]:
         name = TopicName.parse(topic)
         by_venue[TopicName(name.asset_class, name.data_type, name.venue)].add(topic)
     return frozenset(topic for twins in by_venue.values() if len(twins) > 1 for topic in twins)
+
+
+def venue_topic(topic: str) -> str:
+    """The topic that all feeds of its venue share: market.crypto.trades.binance, of market.crypto.trades.binance-b; any other name as it is."""
+    head, dot, exchange = topic.rpartition(".")
+    return f"{head}{dot}{exchange.partition(FEED_MARK)[0]}"
