@@ -53,7 +53,7 @@ def retention(
 ) -> None:
     """Take out whole days that are past their time; the ledger counts their rows as retired."""
     from k2stream.errors import SettingsError
-    from k2stream.upkeep.tasks import keep_days_of
+    from k2stream.upkeep.tasks import keep_days_of, kept_for_ever
 
     settings = _settings()
     keep = keep_days_of(settings)
@@ -63,7 +63,8 @@ def retention(
     if not named:
         raise SettingsError("Nothing says how long days are kept: set K2_KEEP_DAYS, as in trades=365,quotes=30, or use --table and --days.")
     with _upkeep(settings) as upkeep:
-        _tell([upkeep.retain(upkeep.tables(name)[0], kept, is_dry=dry_run) for name, kept in named.items()], as_json)
+        cut = [upkeep.retain(upkeep.tables(name)[0], kept, is_dry=dry_run) for name, kept in named.items()]
+        _tell([*cut, *kept_for_ever(upkeep.tables() if table is None else (), named, is_dry=dry_run)], as_json)
 
 
 @app.command()

@@ -39,6 +39,9 @@ from k2stream.table_file import TableFile
 
 log = structlog.get_logger(__name__)
 
+TIMES = ("timestamp", "first_seen", "written_at")
+"""Columns that say when a row was, whichever of them a table has: files of a job are neighbours in it."""
+
 IsSame = Callable[[Sequence[TableFile], Sequence[TableFile], Sequence[str]], bool]
 """True if the columns of two sets of files hold the same rows, as often, in whatever order."""
 
@@ -187,9 +190,10 @@ def candidates(table: Table, files: Iterable[DataFile]) -> list[Candidate]:
 
 
 def _candidate(file: DataFile, columns: Columns) -> Candidate:
-    first = columns.values(file.lower_bounds).get("timestamp")
+    bounds = columns.values(file.lower_bounds)
+    first = next((value for name in TIMES if isinstance(value := bounds.get(name), int)), 0)
     partition = tuple(file.partition[i] for i in range(len(file.partition)))
-    return Candidate(file.file_path, partition, file.file_size_in_bytes, file.record_count, first if isinstance(first, int) else 0)
+    return Candidate(file.file_path, partition, file.file_size_in_bytes, file.record_count, first)
 
 
 def as_read(file: DataFile) -> TableFile:

@@ -16,8 +16,10 @@ from k2stream.lake.parquet import ROW_GROUP_ROWS, ParquetFormat
 from k2stream.lake.trouble import translated
 
 FIELD_ID = b"PARQUET:field_id"
-PIECE_ROWS = 8_192
-"""Rows that a run holds in memory at once, while it is merged with others."""
+PIECE_ROWS, PIECE_BYTES = 8_192, 4 << 20
+"""What a run holds in memory at once, while it is merged with others."""
+GROUP_BYTES = 64 << 20
+"""No row group takes more in memory, however few rows that are: dead letters may be of any size, and whoever reads one holds a group."""
 
 
 def sorted_groups(io: FileIO, files: Sequence[str], form: ParquetFormat, *, memory_bytes: int, spill: Path) -> Iterator[pa.Table]:
@@ -60,8 +62,10 @@ def _cast(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
 def _rows(io: FileIO, files: Sequence[str], schema: pa.Schema) -> Iterator[pa.Table]:
     for path in files:
         with translated("read rows", path), io.new_input(path).open() as stream:
-            for batch in pq.ParquetFile(stream).iter_batches(ROW_GROUP_ROWS):
-                yield aligned(pa.Table.from_batches([batch]), schema)
+            file = pq.ParquetFile(stream)
+            for group in range(file.metadata.num_row_groups):  # else a batch is put together from many
+                for batch in file.iter_batches(ROW_GROUP_ROWS, row_groups=[group]):
+                    yield aligned(pa.Table.from_batches([batch]), schema)
 
 
 def _sorted(tables: Sequence[pa.Table], form: ParquetFormat) -> Iterator[pa.Table]:
@@ -95,7 +99,10 @@ class _Run:
         writer = None
         for piece in pieces:
             writer = writer or pa.ipc.new_file(self._file, piece.schema, options=pa.ipc.IpcWriteOptions(compression="lz4"))
-            writer.write_table(piece, max_chunksize=PIECE_ROWS)
+            while piece.num_rows:
+                count = fitting(piece, PIECE_ROWS, PIECE_BYTES)
+                writer.write_table(piece.slice(0, count))
+                piece = piece.slice(count)
         assert writer is not None
         writer.close()
 
@@ -144,14 +151,22 @@ def _up_to(rows: pa.Table, names: Sequence[str], bound: tuple[Any, ...]) -> int:
 
 
 def _regrouped(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
-    """The same rows in groups of one size, but for the last."""
-    held, rows = list[pa.Table](), 0
+    """The same rows in groups of one size, but for the last and for those that GROUP_BYTES makes smaller."""
+    held = list[pa.Table]()
     for table in tables:
         held.append(table)
-        rows += table.num_rows
-        while rows >= ROW_GROUP_ROWS:
+        while sum(t.num_rows for t in held) >= ROW_GROUP_ROWS or sum(t.nbytes for t in held) >= GROUP_BYTES:
             whole = pa.concat_tables(held)
-            yield whole.slice(0, ROW_GROUP_ROWS)
-            held, rows = [whole.slice(ROW_GROUP_ROWS)], rows - ROW_GROUP_ROWS
-    if rows:
+            count = fitting(whole, ROW_GROUP_ROWS, GROUP_BYTES)
+            yield whole.slice(0, count)
+            held = [whole.slice(count)] if count < whole.num_rows else []
+    if held:
         yield pa.concat_tables(held)
+
+
+def fitting(rows: pa.Table, most_rows: int, most_bytes: int) -> int:
+    """How many of the first rows stay within both bounds; one at least, whatever it takes."""
+    count: int = min(rows.num_rows, most_rows)
+    while count > 1 and rows.slice(0, count).nbytes > most_bytes:
+        count //= 2
+    return count

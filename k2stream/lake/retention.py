@@ -27,6 +27,15 @@ from k2stream.records import TopicPartition
 
 ORIGIN = ["topic", "partition", "offset"]
 
+KEPT_WHOLE: Mapping[str, str] = {
+    "dead_letters": "`k2 audit` holds every letter that a ledger counts against it",
+    "gaps": "what a gap has come to is told by all of its events, the first among them",
+    "instruments": "it has one row a company, which trades of the past still need",
+    "quality": "it was made before flags were cut by day",
+    "replays": "a letter whose attempts are forgotten is tried for ever",
+}
+"""Tables of which no day is ever taken out, with the reason."""
+
 StateAt = Callable[[str, TopicPartition], int | None]
 """The offset at which a tracker file's state of a partition stands; None if it does not say."""
 
@@ -62,7 +71,8 @@ class Retention:
         """Days before `before_day`, oldest first; raises LakeError if the table is not cut by day."""
         table = self._committer.load()
         if declared_by(table).day_of is None:
-            raise LakeError(f"{name_of(table)} is not cut by day: expected trades or quotes. Leave it out of K2_KEEP_DAYS.")
+            why = KEPT_WHOLE.get(table.name()[-1], "its writer knows no days")
+            raise LakeError(f"{name_of(table)} is not cut by day, {why}: expected a table that is, as trades or quotes. Leave it out of K2_KEEP_DAYS.")
         head, by_day = self._committer.head(), dict[int, list[DataFile]]()
         for file in live_files(table).values():
             if file.partition[0] < before_day and file.spec_id == table.metadata.default_spec_id:

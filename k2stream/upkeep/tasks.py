@@ -1,6 +1,6 @@
 """What keeps tables healthy, task by task, over all tables of the namespace; the command line and the agent both come here."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import date, timedelta
@@ -15,13 +15,14 @@ from k2stream.lake.catalog import open_catalog
 from k2stream.lake.commit import Committer
 from k2stream.lake.compaction import Compaction, Limits
 from k2stream.lake.expiry import Expiry
+from k2stream.lake.head import head_of, head_or_start
 from k2stream.lake.listing import tables_of
 from k2stream.lake.orphans import remove_orphans
 from k2stream.lake.pins import Pin, pin, pins_of, unpin
 from k2stream.lake.reader import TableReader
-from k2stream.lake.retention import Retention
+from k2stream.lake.retention import KEPT_WHOLE, Retention
 from k2stream.lake.table import ORPHAN_SHARE, no_step
-from k2stream.lake.taken import Taken
+from k2stream.lake.taken import TAKERS, Taken
 from k2stream.lake.turn import Turn, no_turn
 from k2stream.query.engine import Engine
 from k2stream.settings import Settings
@@ -30,6 +31,8 @@ from k2stream.upkeep.sameness import is_same
 log = structlog.get_logger(__name__)
 
 DAY_US = 86_400_000_000
+WITHOUT_VECTOR = frozenset({"replays", *TAKERS.values()})
+"""Tables whose rows no window brings: history without a vector carries nothing there, and is nothing to adopt."""
 
 
 @dataclass(slots=True)
@@ -180,7 +183,8 @@ class Upkeep:
         self.catalog.close()
 
     def _committer(self, table: str, step: str) -> Committer:
-        committer = Committer(self.catalog, (self._settings.namespace, table), worker_id="upkeep", on_step=self._on_step, step=step)
+        read_head = head_or_start if table in WITHOUT_VECTOR else head_of
+        committer = Committer(self.catalog, (self._settings.namespace, table), worker_id="upkeep", on_step=self._on_step, step=step, read_head=read_head)
         committer.turn_of = self._turn
         return committer
 
@@ -219,6 +223,13 @@ def _retained(upkeep: Upkeep, settings: Settings, tables: Sequence[str], is_dry:
         with _told(report):
             report = upkeep.retain(table, keep[table], is_dry=is_dry)
         yield report
+
+
+def kept_for_ever(tables: Sequence[str], named: Collection[str], *, is_dry: bool = False) -> Iterator[Report]:
+    """What retention says of the tables that it was not asked to cut."""
+    for table in tables:
+        if table not in named:
+            yield Report("retention", table, is_dry, [f"kept for ever: {KEPT_WHOLE.get(table, 'K2_KEEP_DAYS does not name it')}"])
 
 
 def keep_days_of(settings: Settings) -> dict[str, int]:
