@@ -29,7 +29,7 @@ TP = TopicPartition("market.equities.reference_data.asx", 0)
 ROWS, WINDOW_ROWS, UPDATES = 1_000_000, 250_000, 10_000
 
 
-def changes(companies: np.ndarray, first_offset: int, name: str) -> pa.Table:  # type: ignore[type-arg] # integers
+def changes(companies: np.ndarray, first_offset: int, name: str) -> pa.Table:
     count = len(companies)
     ids = pa.array(companies).cast(pa.string())
     columns: dict[str, pa.Array] = {
@@ -50,7 +50,7 @@ def changes(companies: np.ndarray, first_offset: int, name: str) -> pa.Table:  #
     return pa.table([columns[f.name].cast(f.type) if f.name in columns else pa.nulls(count, f.type) for f in CHANGES], schema=CHANGES)
 
 
-def put(table: InstrumentsLake, companies: np.ndarray, first: int, name: str) -> float:  # type: ignore[type-arg] # integers
+def put(table: InstrumentsLake, companies: np.ndarray, first: int, name: str) -> float:
     """Seconds of one window."""
     end = first + len(companies)
     window = Window(1, changes(companies, first, name), EVENTS.empty_table(), {TP: Counts(rows=len(companies))}, {TP: (first, end)})

@@ -2,7 +2,7 @@
 
 import json
 import ssl
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -76,12 +76,12 @@ class RestVenue:
         last = str(rows[-1]["timestamp"] * 1000 if rows else since_ns)
         return await self._answer(request, [_kraken(r) for r in rows], lambda trades: {"error": [], "result": {"XXBTZUSD": trades, "last": last}})
 
-    async def _answer(self, request: web.Request, trades: list[object], wrapped: object) -> web.StreamResponse:
+    async def _answer(self, request: web.Request, trades: list[object], wrapped: Callable[[list[object]], object]) -> web.StreamResponse:
         fault = self.faults.get(len(self.asked), Fault())
         self.asked.append(request.path_qs)
         if fault.is_shuffled:
             Random(1).shuffle(trades)
-        body = fault.body or json.dumps(wrapped(trades[: fault.trades]))  # type: ignore[operator]
+        body = fault.body or json.dumps(wrapped(trades[: fault.trades]))
         if not fault.is_cut:
             return web.Response(status=fault.status, headers=fault.headers, text=body)
         response = web.StreamResponse(headers={"Content-Length": str(len(body))})

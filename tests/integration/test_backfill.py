@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -69,7 +70,7 @@ async def publish(home: Path, exchange: str, rows: Sequence[Row]) -> None:
     await sink.close()
 
 
-def rows_held(home: Path) -> list[dict[str, object]]:
+def rows_held(home: Path) -> list[dict[str, Any]]:
     """All rows; none while there is no table yet."""
     settings = Settings(home=home)
     with closing(TableReader.open_reader(settings, "trades")) as reader:
@@ -157,7 +158,7 @@ async def test_gaps_of_all_venues_are_asked_back_and_filled(tmp_path: Path, cert
     held = rows_held(home)
     keys = Counter((row["symbol"], row["source_sequence"]) for row in held)
     assert (len(keys), set(keys.values())) == (everything - len(absent), {1})
-    asked_back = {row["source_sequence"] for row in held if dict(row["vendor_data"] or ()).get("feed") == "backfill"}  # type: ignore[call-overload]
+    asked_back = {row["source_sequence"] for row in held if dict(row["vendor_data"] or ()).get("feed") == "backfill"}
     assert asked_back == removed - absent | {hole["source_sequence"]}
     assert set(gaps_open(home).values()) == {1}
     audited = await k2(home, "audit")

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.timeout(60)
 def flagging(this: Scene) -> Scene:
     """Rows are looked at, and offset n of every partition is the trade n modulo FIVE."""
     this.capture.plan = replace(this.capture.plan, new_checks=lambda: Checks("trades", Thresholds(1e9, 1e9, 1e9, 1 << 60)))
-    this.log.row = lambda tp, offset: {"topic": tp.topic, "trade_id": f"ASX-{offset % FIVE}", "source_sequence": offset + 1, "offset": offset}  # type: ignore[method-assign]
+    this.log.row = lambda tp, offset: {"topic": tp.topic, "trade_id": f"ASX-{offset % FIVE}", "source_sequence": offset + 1, "offset": offset}  # type: ignore[method-assign] # another log
     return this
 
 

@@ -6,11 +6,14 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
+from websockets.asyncio.server import ServerConnection
 
 from k2stream import live_feed
 from k2stream.clock import SystemClock
@@ -204,10 +207,10 @@ async def test_garbage_between_trades_becomes_records_of_its_own_and_stops_nothi
     """The worker makes a dead letter of it, bytes and all; its neighbours are rows."""
     frames = [*frames_from(1, 3), garbage, *frames_from(4, 3)]
 
-    async def send_all(venue: FaultyVenue, socket: object) -> None:
+    async def send_all(venue: FaultyVenue, socket: ServerConnection) -> None:
         for frame in frames:
-            await socket.send(frame)  # type: ignore[attr-defined] # binary, for not all of it is text
-        await stay(venue, socket)  # type: ignore[arg-type]
+            await socket.send(frame) # binary, for not all of it is text
+        await stay(venue, socket)
 
     async with listening(FaultyVenue([send_all])) as venue, reading(BINANCE, venue.url, tmp_path) as feed:
         await until(lambda: len(feed.received) == 7)
@@ -304,7 +307,7 @@ async def test_a_clock_that_is_set_is_no_reason_to_reconnect(tmp_path: Path) -> 
     async with listening(venue), reading(quick(COINBASE, quiet_seconds=5.0), venue.url, tmp_path, symbols=("BTC-USD",), clock=clock, ping_seconds=20) as feed:
         for off_us in (86_400_000_000, -86_400_000_000, 0):
             clock.off_us, seen = off_us, len(feed.received)
-            await until(lambda seen=seen: len(feed.received) > seen + 5)  # type: ignore[misc]
+            await until(lambda seen=seen: len(feed.received) > seen + 5)  # type: ignore[misc] # lambda default
         assert venue.connections == 1
 
 
@@ -312,12 +315,12 @@ async def test_a_tenfold_burst_in_a_steady_stream_is_taken_whole(tmp_path: Path)
     """A quiet market, then ten times as many trades, then quiet again: each once, in order, on one connection."""
     steady, burst, rest = list(frames_from(1, 100)), list(frames_from(101, 2_000)), list(frames_from(2_101, 100))
 
-    async def market(venue: FaultyVenue, socket: object) -> None:
+    async def market(venue: FaultyVenue, socket: ServerConnection) -> None:
         for frames, every_seconds in ((steady, 0.005), (burst, 0.0005), (rest, 0.005)):
             for frame in frames:
-                await socket.send(frame, text=True)  # type: ignore[attr-defined]
+                await socket.send(frame, text=True)
                 await asyncio.sleep(every_seconds)
-        await stay(venue, socket)  # type: ignore[arg-type]
+        await stay(venue, socket)
 
     async with listening(FaultyVenue([market])) as venue, reading(BINANCE, venue.url, tmp_path, memory_bytes=50_000, ping_seconds=20) as feed:
         await until(lambda: len(feed.received) == 2_200, seconds=90)
@@ -329,12 +332,12 @@ async def test_a_tenfold_burst_in_a_steady_stream_is_taken_whole(tmp_path: Path)
 async def test_a_connection_is_replaced_before_the_venue_cuts_it_and_none_is_missed(tmp_path: Path) -> None:
     """The second opens before the first closes; both play the same minutes, and dedup knows the repeats by their ids."""
 
-    async def live(venue: FaultyVenue, socket: object) -> None:
+    async def live(venue: FaultyVenue, socket: ServerConnection) -> None:
         """Everybody who is connected gets what is traded now."""
         loop = asyncio.get_running_loop()
         while True:
             now = int(loop.time() * 500)
-            await socket.send(next(frames_from(now, 1)), text=True)  # type: ignore[attr-defined]
+            await socket.send(next(frames_from(now, 1)), text=True)
             await asyncio.sleep((now + 1) / 500 - loop.time())
 
     venue = quick(BINANCE, max_age_seconds=0.3)
@@ -350,15 +353,15 @@ async def test_a_connection_is_not_let_go_before_its_successor_delivers_trades(t
     """Kraken greets with its status and subscribes later: what is traded meanwhile comes on the older connection only."""
     traded = asyncio.Event()
 
-    async def older(venue: FaultyVenue, socket: object) -> None:
-        await play(list(frames_from(1, 5)), then=_when(traded, list(frames_from(6, 400))))(venue, socket)  # type: ignore[arg-type]
+    async def older(venue: FaultyVenue, socket: ServerConnection) -> None:
+        await play(list(frames_from(1, 5)), then=_when(traded, list(frames_from(6, 400))))(venue, socket)
 
-    async def newer(venue: FaultyVenue, socket: object) -> None:
-        await socket.send(b'{"channel":"status","type":"update"}', text=True)  # type: ignore[attr-defined]
+    async def newer(venue: FaultyVenue, socket: ServerConnection) -> None:
+        await socket.send(b'{"channel":"status","type":"update"}', text=True)
         await asyncio.sleep(0.2)  # the greeting is read, the older one would be gone
         traded.set()
         await asyncio.sleep(0.2)  # not subscribed yet
-        await play(list(frames_from(406, 5)))(venue, socket)  # type: ignore[arg-type]
+        await play(list(frames_from(406, 5)))(venue, socket)
 
     venue = quick(BINANCE, max_age_seconds=0.5)
     async with listening(FaultyVenue([older, newer])) as faulty, reading(venue, faulty.url, tmp_path, overlap_seconds=5.0) as feed:
@@ -369,9 +372,9 @@ async def test_a_connection_is_not_let_go_before_its_successor_delivers_trades(t
 
 
 def _when(event: asyncio.Event, frames: list[bytes]) -> Behaviour:
-    async def behave(venue: FaultyVenue, socket: object) -> None:
+    async def behave(venue: FaultyVenue, socket: ServerConnection) -> None:
         await event.wait()
-        await play(frames)(venue, socket)  # type: ignore[arg-type]
+        await play(frames)(venue, socket)
 
     return behave
 
@@ -380,9 +383,9 @@ async def test_a_connection_that_was_replaced_is_closed_in_the_end(tmp_path: Pat
     """Else a feed would hold one more every day."""
     here: set[object] = set()
 
-    async def present(venue: FaultyVenue, socket: object) -> None:
+    async def present(venue: FaultyVenue, socket: ServerConnection) -> None:
         here.add(socket)
-        await play(list(frames_from(len(here), 1)))(venue, socket)  # type: ignore[arg-type]
+        await play(list(frames_from(len(here), 1)))(venue, socket)
         here.discard(socket)
 
     venue = quick(BINANCE, max_age_seconds=1.0)
@@ -394,9 +397,9 @@ async def test_a_connection_that_was_replaced_is_closed_in_the_end(tmp_path: Pat
 async def test_a_flood_does_not_keep_a_feed_from_settling(tmp_path: Path) -> None:
     """What was taken before is durable, though the spool is never empty."""
 
-    async def flood(venue: FaultyVenue, socket: object) -> None:
+    async def flood(venue: FaultyVenue, socket: ServerConnection) -> None:
         for number in range(1, 1_000_000):
-            await socket.send(next(frames_from(number, 1)), text=True)  # type: ignore[attr-defined]
+            await socket.send(next(frames_from(number, 1)), text=True)
 
     async with listening(FaultyVenue([flood])) as venue, reading(BINANCE, venue.url, tmp_path, ping_seconds=20) as feed:
         await until(lambda: len(feed.received) > 1_000)
@@ -422,16 +425,16 @@ async def test_a_burst_is_taken_whole(tmp_path: Path) -> None:
 class AbsentLog:
     """A log that takes nothing until it is mended."""
 
-    def __init__(self, log: object) -> None:
+    def __init__(self, log: EmbeddedSink) -> None:
         self._log, self.is_mended = log, False
 
     def __getattr__(self, name: str) -> object:
         return getattr(self._log, name)
 
-    async def send(self, topic: str, partition: int, records: object) -> int:
+    async def send(self, topic: str, partition: int, records: Sequence[Outgoing]) -> int:
         if not self.is_mended:
             raise TransportError("the log does not answer")
-        return await self._log.send(topic, partition, records)  # type: ignore[attr-defined,no-any-return]
+        return await self._log.send(topic, partition, records)
 
 
 async def test_while_the_log_is_away_trades_go_to_memory_then_disk_then_stay_in_the_socket(tmp_path: Path) -> None:
@@ -440,7 +443,7 @@ async def test_while_the_log_is_away_trades_go_to_memory_then_disk_then_stay_in_
     frames = list(frames_from(1, 6_000))
     async with (
         listening(FaultyVenue([play(frames)])) as venue,
-        reading(BINANCE, venue.url, tmp_path, sink=sink, memory_bytes=100_000, disk_bytes=200_000, ping_seconds=20) as feed,  # type: ignore[arg-type]
+        reading(BINANCE, venue.url, tmp_path, sink=sink, memory_bytes=100_000, disk_bytes=200_000, ping_seconds=20) as feed,  # type: ignore[arg-type] # a sink by __getattr__
     ):
         await until(lambda: feed.spool.where == "nowhere")
         stands = len(feed.received)
@@ -459,7 +462,7 @@ async def test_what_the_log_did_not_take_is_published_by_the_next_feed(tmp_path:
     sink = AbsentLog(EmbeddedSink(tmp_path / "log"))
     async with (
         listening(FaultyVenue([play(list(frames_from(1, 3_000)))])) as venue,
-        reading(BINANCE, venue.url, tmp_path, sink=sink, memory_bytes=100_000) as feed,  # type: ignore[arg-type]
+        reading(BINANCE, venue.url, tmp_path, sink=sink, memory_bytes=100_000) as feed,  # type: ignore[arg-type] # as above
     ):
         await until(lambda: len(feed.received) == 3_000)
         await until(lambda: len(feed.spool) > 700_000)
@@ -483,8 +486,8 @@ def seen(monkeypatch: pytest.MonkeyPatch, sink: object) -> list[LiveFeed]:
     made: list[LiveFeed] = []
 
     class Seen(LiveFeed):
-        def __init__(self, *args: object, **named: object) -> None:
-            super().__init__(*args, **named)  # type: ignore[arg-type]
+        def __init__(self, *args: Any, **named: Any) -> None:
+            super().__init__(*args, **named)
             made.append(self)
 
     monkeypatch.setattr(live_feed, "LiveFeed", Seen)

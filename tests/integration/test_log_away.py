@@ -24,7 +24,7 @@ def test_outages_of_the_log_between_two_commits_end_no_worker(tmp_path: Path) ->
             for number in range(1, OUTAGES + 1):
                 this.log.is_away = True
                 await this.deliver(ONE, 0, WINDOW_ROWS)
-                await until(lambda number=number: len(this.log.restarted) == number, 60)  # type: ignore[misc] # lambda default
+                await until(lambda number=number: len(this.log.restarted) == number, 60)
                 assert this.fatal == []
                 assert "the log is away" in " ".join(this.capture.health.causes().values())
                 assert await this.assign(ONE, TWO) == {ONE: 0, TWO: 0}

@@ -38,7 +38,7 @@ def test_a_worker_outraced_again_and_again_is_not_charged_and_loses_nothing(tmp_
             for number in range(1, ROUNDS + 1):
                 faults[0].left = 1_000_000
                 await this.deliver(ONE, 0, WINDOW_ROWS)
-                await until(lambda number=number: len(this.log.restarted) == number, 60)  # type: ignore[misc] # lambda default
+                await until(lambda number=number: len(this.log.restarted) == number, 60)
                 faults[0].left = 0
                 assert this.log.restarted[-1] == {ONE, TWO}
                 assert this.fatal == []

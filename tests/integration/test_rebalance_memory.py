@@ -97,7 +97,7 @@ def test_duplicates_of_what_was_committed_before_a_rebalance_are_still_known(tmp
             await this.deliver(ONE, 0, 5)
             await this.revoke(ONE, TWO)
             await this.assign(ONE)
-            this.log.row = lambda tp, offset: {"trade_id": f"ASX-0-{offset % 5}", "source_sequence": offset + 1, "partition": tp.partition, "offset": offset}  # type: ignore[method-assign]
+            this.log.row = lambda tp, offset: {"trade_id": f"ASX-0-{offset % 5}", "source_sequence": offset + 1, "partition": tp.partition, "offset": offset}  # type: ignore[method-assign] # another log
             await this.deliver(ONE, 5, 8)
             await this.revoke(ONE)
             await this.assign(TWO)
@@ -138,10 +138,10 @@ def test_window_is_not_closed_while_nothing_is_owned(tmp_path: Path) -> None:
             await this.leave_open_window()
             this.barrier.open.set()
             original = this.table.head
-            this.table.head = silent  # type: ignore[method-assign,assignment]
+            this.table.head = silent  # type: ignore[method-assign,assignment] # it raises, whoever asks
             with pytest.raises(LakeError):
                 await this.assign(ONE, TWO)
-            this.table.head = original  # type: ignore[method-assign]
+            this.table.head = original  # type: ignore[method-assign] # put back
             await this.revoke(ONE, TWO)
             assert this.committed() == {0: list(range(10)), 1: []}
             assert await this.assign(ONE, TWO) == {ONE: 13, TWO: 4}

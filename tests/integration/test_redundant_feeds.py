@@ -12,6 +12,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
+from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosed
 
 from k2stream.decode.file_registry import FileRegistry
@@ -36,7 +37,7 @@ from k2stream.transport.embedded_sink import EmbeddedSink
 from k2stream.worker_process import WorkerProcess
 from tests.integration.test_backfill import QUICK, ROOT, gaps_open, k2, rows_held, working
 from tests.integration.test_live_feed import numbers_of
-from tests.integration.venue_site import FaultyVenue, drop, frames_from, listening, reading, stay, until
+from tests.integration.venue_site import Behaviour, FaultyVenue, drop, frames_from, listening, reading, stay, until
 
 TOPIC = "market.crypto.trades.binance"
 
@@ -61,15 +62,15 @@ class Market:
         self.ends = self.number + self.per_second // 4
         return self.ends
 
-    async def behave(self, venue: FaultyVenue, socket: object) -> None:
+    async def behave(self, venue: FaultyVenue, socket: ServerConnection) -> None:
         at = self.number
         with suppress(ConnectionClosed):
             while at < self.ends:
                 for frame in frames_from(at + 1, self.number - at):
-                    await socket.send(frame, text=True)  # type: ignore[attr-defined]
+                    await socket.send(frame, text=True)
                     at += 1
                 await asyncio.sleep(0.01)
-        await stay(venue, socket)  # type: ignore[arg-type]
+        await stay(venue, socket)
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +123,7 @@ async def test_a_killed_feed_is_not_missed(tmp_path: Path, certificate: Certific
     held = rows_held(home)
     numbers = Counter(row["source_sequence"] for row in held)
     assert set(numbers.values()) == {1}
-    assert set(numbers) == set(range(min(numbers), last + 1)), "none is missing"  # type: ignore[type-var, arg-type]
+    assert set(numbers) == set(range(min(numbers), last + 1)), "none is missing"
     assert gaps_open(home) == {}
     said = json.loads((await k2(home, "query", "feeds", "--format", "json")).stdout)
     by_feed = {line["feed"]: line for line in said}
@@ -177,7 +178,7 @@ async def test_disconnects_reach_the_table_as_rows_and_gaps_with_their_cause(tmp
     assert (await k2(home, "audit")).returncode == 0
     looked = await k2(home, "backfill", "binance", "--dry-run", "--cause", "upstream")
     assert looked.returncode == 0, looked.stdout
-    missing = set(range(min(numbers), first + 5)) - set(numbers)  # type: ignore[type-var, arg-type]
+    missing = set(range(min(numbers), first + 5)) - set(numbers)
     assert sum(gaps_open(home).values()) == len(missing) > 30
     with closing(TableReader.open_reader(Settings(home=home), "trades")) as trades, closing(trades.beside("gaps")) as gaps, Engine() as engine:
         counts = sum((entry.counts for entry in trades.head().vector.values()), Counts())
@@ -202,7 +203,7 @@ async def test_two_topics_that_each_lack_something_are_whole_together_whenever_t
                     held = [row for row in rows[first : first + 30] if row["source_sequence"] % 5 != lacks]
                     async with publishing(sink, topic, schema="trade_v2", schema_id=schema_id) as publisher:
                         await publisher.records(records_of(held, "trade_v2", schema_id))
-            await eventually(lambda start=start: has_table(home) and len(rows_held(home)) > start + 50)  # type: ignore[misc]
+            await eventually(lambda start=start: has_table(home) and len(rows_held(home)) > start + 50)  # type: ignore[misc] # lambda default
         finally:
             worker.kill()
     await sink.close()
@@ -219,12 +220,12 @@ def registered(home: Path) -> int:
     return FileRegistry(home / "schemas").register(TopicName.parse(TOPIC).subject, avro_schema("trade_v2"))
 
 
-def _play(first: int, count: int, *, then_stay: bool = False):  # type: ignore[no-untyped-def]
-    async def behave(venue: FaultyVenue, socket: object) -> None:
+def _play(first: int, count: int, *, then_stay: bool = False) -> Behaviour:
+    async def behave(venue: FaultyVenue, socket: ServerConnection) -> None:
         for frame in frames_from(first, count):
-            await socket.send(frame, text=True)  # type: ignore[attr-defined]
+            await socket.send(frame, text=True)
         await asyncio.sleep(0.03)  # what was sent is read before the cut
-        await (stay if then_stay else drop)(venue, socket)  # type: ignore[arg-type]
+        await (stay if then_stay else drop)(venue, socket)
 
     return behave
 

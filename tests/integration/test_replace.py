@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pyiceberg.exceptions import CommitFailedException, CommitStateUnknownException
@@ -126,10 +127,10 @@ def test_a_commit_behind_an_error_lands_once(site: LakeSite, monkeypatch: pytest
     put(table, 0, [{"company_name": "old"}])
     real, lies = table.catalog.commit_table, [lie("the network")]
 
-    def commit(*arguments: object) -> object:
+    def commit(*arguments: Any) -> object:
         if lies and is_before:
             raise lies.pop()
-        done = real(*arguments)  # type: ignore[arg-type]
+        done = real(*arguments)
         if lies:
             raise lies.pop()
         return done

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from k2stream.deadletter.run import alone
+from k2stream.dev.service import Service
 from k2stream.errors import HomeError
 from k2stream.settings import Settings
 
@@ -31,9 +32,9 @@ def test_a_second_replay_of_a_home_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.redis
-def test_a_second_replay_of_a_lake_is_refused_on_another_home(tmp_path: Path, redis: object) -> None:
+def test_a_second_replay_of_a_lake_is_refused_on_another_home(tmp_path: Path, redis: Service) -> None:
     """Until the first is over; another lake's replay is none of its business, and the agent's app id makes no difference."""
-    url, namespace = redis.exports()["K2_REDIS_URL"], f"lake_{time.time_ns()}"  # type: ignore[attr-defined]
+    url, namespace = redis.exports()["K2_REDIS_URL"], f"lake_{time.time_ns()}"
     first, second, other = homes(tmp_path, url, namespace, namespace, f"{namespace}_b")
     second = second.model_copy(update={"app_id": f"{second.app_id}-replay"})
     with alone(first):

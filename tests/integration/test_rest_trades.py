@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -84,8 +85,8 @@ async def asked(name: str, venue: RestVenue, first: int, last: int, certificate:
         return await asking.ask(what), asking.absent(what)
 
 
-def site(name: str, trades: int = 3_000, **faults: object) -> RestVenue:
-    return RestVenue({SYMBOLS[name]: traded(name, trades)}, key="secret", **faults)  # type: ignore[arg-type]
+def site(name: str, trades: int = 3_000, **faults: Any) -> RestVenue:
+    return RestVenue({SYMBOLS[name]: traded(name, trades)}, key="secret", **faults)
 
 
 @pytest.mark.parametrize("name", SYMBOLS)
@@ -212,7 +213,8 @@ def spans() -> Iterator[tuple[list[Span], list[Span]]]:
 
     random = Random(3)
     for _ in range(300):
-        yield tuple([(a, a + random.randrange(6)) for a in random.sample(range(60), random.randrange(8))] for _ in range(2))  # type: ignore[misc]
+        one, other = ([(a, a + random.randrange(6)) for a in random.sample(range(60), random.randrange(8))] for _ in range(2))
+        yield one, other
 
 
 def test_spans_are_sets_of_numbers() -> None:

@@ -5,6 +5,7 @@ import os
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -357,9 +358,9 @@ async def test_table_comes_back_from_its_changelog(site: Site, tmp_path: Path) -
         worker = Worker(site, tmp_path, [batch_topic], group=group)
         table = worker.app.Table("counts", default=int, partitions=1)
 
-        async def count(stream: object, table: object = table) -> None:
-            async for event in stream.events():  # type: ignore[attr-defined]
-                table[event.value.decode()] += 1  # type: ignore[index]
+        async def count(stream: Any, table: Any = table) -> None:
+            async for event in stream.events():
+                table[event.value.decode()] += 1
 
         worker.app.agent(worker.app.topic(events.topic, value_type=bytes, value_serializer="raw"), name="count")(count)
         async with running(worker):

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -50,9 +51,9 @@ def new_turn(server: RedisServer) -> Iterator[Callable[..., RedisTurn]]:
     """Each one a worker's own, with a connection of its own."""
     stores: list[RedisStore] = []
 
-    def new(**bounds: float) -> RedisTurn:
+    def new(**bounds: Any) -> RedisTurn:
         stores.append(RedisStore(server.url, app_id="k2"))
-        return RedisTurn(stores[-1].evaluate, "k2", **bounds)  # type: ignore[arg-type]
+        return RedisTurn(stores[-1].evaluate, "k2", **bounds)
 
     yield new
     for store in stores:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from k2stream.clock import SystemClock
+from k2stream.dev.service import Service
 from k2stream.errors import StateError
 from k2stream.upkeep.lease import file_lease, redis_lease
 from k2stream.worker_process import WorkerProcess
@@ -56,12 +57,12 @@ def test_a_redis_that_does_not_answer_keeps_nobody_from_upkeep() -> None:
 
 
 @pytest.mark.redis
-def test_of_workers_that_share_a_redis_one_leads(redis: object) -> None:
+def test_of_workers_that_share_a_redis_one_leads(redis: Service) -> None:
     """Until it is done, and for the rest of the time between two runs."""
     from k2stream.state.redis import RedisStore
 
     with ExitStack() as stack:
-        stores = [RedisStore(redis.exports()["K2_REDIS_URL"], app_id="upkeep-test") for _ in range(2)]  # type: ignore[attr-defined]
+        stores = [RedisStore(redis.exports()["K2_REDIS_URL"], app_id="upkeep-test") for _ in range(2)]
         for store in stores:
             stack.callback(store.close)
         app = f"upkeep-{time.time_ns()}"

@@ -1,5 +1,6 @@
 """Every table that grows is kept healthy, whoever writes it: merged, its snapshots and unnamed files let go, and retention has a word for it."""
 
+import asyncio
 import importlib
 import pkgutil
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,7 @@ import pyarrow as pa
 import pytest
 
 import tables.lake
+from k2stream import metrics
 from k2stream.deadletter.trail import REPLAYS, Act, Writer, began, trail_rows, word
 from k2stream.lake.catalog import open_table
 from k2stream.lake.commit import Addition, Committer
@@ -26,6 +28,7 @@ from k2stream.lake.orphans import named_by
 from k2stream.lake.parquet import ParquetFormat
 from k2stream.lake.retention import KEPT_WHOLE
 from k2stream.lake.writer import data_folder
+from k2stream.upkeep.child import run_upkeep
 from k2stream.upkeep.tasks import kept_for_ever, run_all
 from tests.integration.conftest import Place
 from tests.integration.lake_site import LakeSite, soon, window
@@ -165,6 +168,18 @@ def test_history_of_somebody_else_keeps_no_trail_from_being_merged(site: LakeSit
     assert (report.trouble, report.counts["files_before"]) == (None, 8)
     trail(site, 8, 9)
     assert len(said_rows(site, "replays")) == 18
+
+
+def test_a_leader_shows_what_its_tables_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As upkeep left them: a table whose files only climb is seen before its queries are slow."""
+    trail(LakeSite(tmp_path), 0, 8)
+    monkeypatch.setenv("K2_HOME", str(tmp_path))
+    monkeypatch.setenv("K2_FSYNC", "false")
+    found = asyncio.run(run_upkeep())
+    assert found is not None
+    assert found["led"]
+    assert metrics.REGISTRY.get_sample_value("k2_table_files", {"table": "replays"}) == 1
+    assert metrics.REGISTRY.get_sample_value("k2_upkeep_done_total", {"task": "compact", "what": "files_before"}) >= 8
 
 
 def test_large_letters_are_merged_in_groups_that_memory_holds(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Acks of ranges against an oracle that ticks off every single offset."""
 
 import itertools
+from random import Random
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -33,11 +34,11 @@ def test_done_is_what_ticking_off_gives(start: int, acked_ranges: list[tuple[int
 
 
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=12), st.randoms(use_true_random=False))
-def test_memory_is_gone_when_everything_is_acked(sizes: list[int], random: object) -> None:
+def test_memory_is_gone_when_everything_is_acked(sizes: list[int], random: Random) -> None:
     """Batches acked in any order end as one number: nothing is kept of a range that is done."""
     borders = [sum(sizes[:n]) for n in range(len(sizes) + 1)]
     batches = list(itertools.pairwise(borders))
-    random.shuffle(batches)  # type: ignore[attr-defined]
+    random.shuffle(batches)
     acks = RangeAcks(0)
     for first, next_offset in batches:
         acks.ack(first, next_offset)

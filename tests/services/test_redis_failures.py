@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -45,8 +46,8 @@ def url_of(server: Redis) -> str:
 
 
 @contextmanager
-def store_of(server: Redis, **more: object) -> Iterator[RedisStore]:
-    with closing(RedisStore(url_of(server), app_id=Settings().app_id, **more)) as store:  # type: ignore[arg-type]
+def store_of(server: Redis, **more: Any) -> Iterator[RedisStore]:
+    with closing(RedisStore(url_of(server), app_id=Settings().app_id, **more)) as store:
         yield store
 
 
@@ -91,8 +92,8 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
     return make_certificate(tmp_path_factory.mktemp("tls"))
 
 
-def opened(**settings: str) -> StateStore:
-    return open_store(Settings(**settings))  # type: ignore[arg-type]
+def opened(**settings: Any) -> StateStore:
+    return open_store(Settings(**settings))
 
 
 def test_tls_with_a_password_is_checked_on_both_ends(certificate: Certificate, tmp_path: Path) -> None:

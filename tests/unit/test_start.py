@@ -1,6 +1,7 @@
 """Where reading begins, and what a log must still hold to be read on."""
 
 import asyncio
+from collections.abc import Callable
 
 import pytest
 
@@ -70,8 +71,8 @@ class SomeEdges:
 def head_for(tps: set[TopicPartition], *, log: OneLog, table: OneTable, start: str = "latest") -> Head:
     """What a worker that was assigned `tps` finds."""
 
-    async def run(work: object) -> Head:
-        return work()  # type: ignore[operator, no-any-return]
+    async def run(work: Callable[[], Head]) -> Head:
+        return work()
 
     edges, bounds = SomeEdges(log, table), {tp: BOUNDS[tp] for tp in tps}
     return asyncio.run(head_with(edges, tps, bounds, start=start, deadline=Deadline.after(1), run=run))  # type: ignore[arg-type] # as much of the edges as it asks

@@ -10,7 +10,7 @@ import pytest
 
 from k2stream import metrics
 from k2stream.upkeep import lease
-from k2stream.upkeep.child import run_upkeep
+from k2stream.upkeep.child import run_upkeep, tell
 from k2stream.upkeep.lease import redis_lease
 
 HANGS = (sys.executable, "-c", "import time; time.sleep(600)")
@@ -18,6 +18,38 @@ HANGS = (sys.executable, "-c", "import time; time.sleep(600)")
 
 def postponed() -> float:
     return metrics.REGISTRY.get_sample_value("k2_upkeep_postponed_total", {"task": "run"}) or 0
+
+
+def value(name: str, **labels: str) -> float | None:
+    return metrics.REGISTRY.get_sample_value(name, labels)
+
+
+def reports(**trouble: str | None) -> list[dict[str, object]]:
+    """What a run says of one table."""
+    return [{"task": task, "table": "trades", "counts": {}, "trouble": why} for task, why in trouble.items()]
+
+
+def test_a_task_that_was_put_off_has_not_succeeded() -> None:
+    """One that fails on one table every time would else look as well as any other; who does not lead has no word in it."""
+    metrics.begin_upkeep()
+    tell({"led": True, "reports": [*reports(compact=None, orphans=None), *reports(compact="no room", orphans=None)]})
+    assert value("k2_upkeep_succeeded_timestamp_seconds", task="compact") == 0
+    succeeded = value("k2_upkeep_succeeded_timestamp_seconds", task="orphans")
+    assert abs((succeeded or 0) - time.time()) < 300
+    tell({"led": False})
+    assert value("k2_upkeep_succeeded_timestamp_seconds", task="orphans") == succeeded
+    tell({"led": True, "reports": reports(compact=None, orphans=None)})
+    assert (value("k2_upkeep_succeeded_timestamp_seconds", task="compact") or 0) >= (succeeded or 0)
+
+
+def test_a_worker_that_leads_no_more_shows_no_tables() -> None:
+    """Its numbers would stand still for ever beside those of the leader, and the larger ones would be believed."""
+    tell({"led": True, "reports": [], "tables": [{"table": "trades", "files": 9, "small_files": 7}, {"table": "gaps", "files": 1, "small_files": 1}]})
+    assert (value("k2_table_files", table="trades"), value("k2_table_small_files", table="trades")) == (9, 7)
+    tell({"led": True, "reports": [], "tables": [{"table": "trades", "files": 1, "small_files": 0}]})
+    assert (value("k2_table_files", table="trades"), value("k2_table_files", table="gaps")) == (1, None)
+    tell({"led": False})
+    assert value("k2_table_files", table="trades") is None
 
 
 def test_a_worker_that_cannot_start_a_process_goes_on() -> None:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from decimal import Decimal
+from types import ModuleType
 
 import orjson
 import pytest
@@ -22,9 +23,9 @@ Read = Callable[[bytes], Frame]
 NOW_US = 1_700_000_000_000_000
 
 
-def reader(venue: object) -> Read:
+def reader(venue: ModuleType) -> Read:
     ids = map(str, itertools.count())
-    return lambda frame: venue.read(frame, new_id=lambda: next(ids), now_us=NOW_US)  # type: ignore[attr-defined]
+    return lambda frame: venue.read(frame, new_id=lambda: next(ids), now_us=NOW_US)
 
 
 def frames_of(name: str) -> list[bytes]:
@@ -99,7 +100,7 @@ def test_a_best_quote_of_the_spot_market_is_of_when_it_was_read() -> None:
         (binance, "frames/binance_futures_bookticker_aggtrade_2021-07-22.jsonl.gz", "quote_v2"),
     ],
 )
-def test_rows_have_the_contracts_columns(venue: object, name: str, kind: str) -> None:
+def test_rows_have_the_contracts_columns(venue: ModuleType, name: str, kind: str) -> None:
     """No field more, none less, in the contract's order."""
     read = reader(venue)
     rows = [r for f in shipped(name).splitlines()[:50] for r in (read(f).trades if kind == "trade_v2" else read(f).quotes)]
@@ -115,7 +116,7 @@ def test_rows_have_the_contracts_columns(venue: object, name: str, kind: str) ->
         (binance, b'{"error":{"code":2,"msg":"Invalid request: unknown stream"},"id":1}', "unknown stream"),
     ],
 )
-def test_a_refused_subscription_is_told_in_the_venues_words(venue: object, frame: bytes, said: str) -> None:
+def test_a_refused_subscription_is_told_in_the_venues_words(venue: ModuleType, frame: bytes, said: str) -> None:
     """Else a feed would wait for trades that never come."""
     assert said in reader(venue)(frame).refused
 
@@ -124,7 +125,7 @@ def test_a_refused_subscription_is_told_in_the_venues_words(venue: object, frame
 @pytest.mark.parametrize(
     "frame", [b"", b"nothing", b"[]", b"1", b'"text"', b"\xff", b"[" * 100_000, b'{"channel":"trade","data":[{}]}', b'{"type":"match"}', b'{"e":"trade"}']
 )
-def test_garbage_is_an_error_of_decoding_or_nothing(venue: object, frame: bytes) -> None:
+def test_garbage_is_an_error_of_decoding_or_nothing(venue: ModuleType, frame: bytes) -> None:
     """Nothing but DecodeError leaves a parser, and no row comes of it."""
     found = Frame()
     with suppress(DecodeError):
@@ -132,16 +133,16 @@ def test_garbage_is_an_error_of_decoding_or_nothing(venue: object, frame: bytes)
     assert found == Frame()
 
 
-TRADES = {
+TRADES: dict[ModuleType, dict[str, object]] = {
     binance: {"e": "trade", "E": 1, "s": "BTCUSDT", "t": 1, "p": "1", "q": "1", "T": 1_610_064_000_000, "m": True},
     coinbase: {"type": "match", "trade_id": 1, "side": "buy", "size": "1", "price": "1", "product_id": "A-B", "sequence": 1, "time": "2021-04-17T16:43:37Z"},
     kraken: {"symbol": "A/B", "side": "buy", "price": 1, "qty": 1, "trade_id": 1, "timestamp": "2023-10-06T17:35:55Z"},
 }
 
 
-def read_with(venue: object, **changes: object) -> Frame:
+def read_with(venue: ModuleType, **changes: object) -> Frame:
     """A good trade of the venue with other fields; plain json, for it writes what orjson would refuse."""
-    trade = {**TRADES[venue], **changes}  # type: ignore[index]
+    trade = {**TRADES[venue], **changes}
     return reader(venue)(json.dumps({"channel": "trade", "data": [trade]} if venue is kraken else trade).encode())
 
 
@@ -166,7 +167,7 @@ def read_with(venue: object, **changes: object) -> Frame:
     ],
     ids=lambda value: str(value)[:40],
 )
-def test_a_value_that_no_row_can_hold_is_an_error_of_decoding(venue: object, changes: dict[str, object]) -> None:
+def test_a_value_that_no_row_can_hold_is_an_error_of_decoding(venue: ModuleType, changes: dict[str, object]) -> None:
     """Found when rows are encoded together, it would end the feed and take its neighbours along."""
     with pytest.raises(DecodeError, match="stream's format changed"):
         read_with(venue, **changes)
@@ -174,9 +175,9 @@ def test_a_value_that_no_row_can_hold_is_an_error_of_decoding(venue: object, cha
 
 @pytest.mark.parametrize("venue", [binance, coinbase, kraken])
 @pytest.mark.parametrize("value", ["1." + "0" * 60, "1e0", "10e-1", "0.0000001e7", "0e999"])
-def test_a_number_however_it_is_written_makes_a_record(venue: object, value: str) -> None:
+def test_a_number_however_it_is_written_makes_a_record(venue: ModuleType, value: str) -> None:
     """Zeros beyond eight places say nothing, and Arrow takes only so many."""
-    changes = {binance: {"p": value}, coinbase: {"price": value}, kraken: {"price": value}}[venue]  # type: ignore[index]
+    changes = {binance: {"p": value}, coinbase: {"price": value}, kraken: {"price": value}}[venue]
     (row,) = read_with(venue, **changes).trades
     assert row["price"] in (0, 1)
     assert len(records_of([row], "trade_v2", 1)) == 1
