@@ -8,6 +8,7 @@ Guarantee:  inside the commit protocol: no row more, less or other than before, 
 from typing import Any
 
 from agents import app
+from k2stream import metrics
 from k2stream.upkeep.child import run_upkeep
 
 last_run: dict[str, Any] = {}
@@ -21,6 +22,7 @@ async def keep_healthy() -> None:
 
 
 if app.settings.upkeep_ms:
+    metrics.begin_upkeep()
     app.timer(interval=app.settings.upkeep_ms / 1000, name="upkeep")(keep_healthy)
 
 app.on_report("upkeep", lambda: last_run)

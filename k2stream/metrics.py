@@ -104,8 +104,14 @@ REBALANCE_COMMIT_PAUSE = Histogram(
 
 # Upkeep, as the worker that leads it counts.
 UPKEEP_COUNTS = ("files_before", "files_after", "rows", "bytes", "snapshots", "pins", "files", "days")
+UPKEEP_TASKS = ("compact", "expire", "orphans", "retention")
 UPKEEP_DONE = Counter("k2_upkeep_done", "What upkeep did: files it merged and made, snapshots, files and days it let go", ["task", "what"], registry=REGISTRY)
 UPKEEP_POSTPONED = Counter("k2_upkeep_postponed", "Tasks of upkeep that did not come to their end; the next run does them", ["task"], registry=REGISTRY)
+UPKEEP_SUCCEEDED = Gauge(
+    "k2_upkeep_succeeded_timestamp_seconds", "When a task of upkeep last came to its end on all tables; 0 before the first time", ["task"], registry=REGISTRY
+)
+TABLE_FILES = Gauge("k2_table_files", "Data files of a table after upkeep, as its leader saw them", ["table"], registry=REGISTRY)
+TABLE_SMALL_FILES = Gauge("k2_table_small_files", "Of these, files below half of K2_COMPACT_TARGET_BYTES", ["table"], registry=REGISTRY)
 
 # State and process.
 STATE_SAVES = Counter("k2_state_saves", "Partitions whose state was saved to Redis", registry=REGISTRY)
@@ -126,6 +132,23 @@ def begin(data_type: str, *, reasons: Iterable[str], kinds: Iterable[str], flags
         GAP_EVENTS.labels(data_type, kind)
     for flag in flags:
         QUALITY_FLAGS.labels(data_type, flag)
+
+
+def begin_upkeep() -> None:
+    """Show what upkeep puts off, and when it last succeeded, at nothing: only where it is to run, so that nothing is missed elsewhere."""
+    UPKEEP_POSTPONED.labels("run")
+    for task in UPKEEP_TASKS:
+        UPKEEP_POSTPONED.labels(task)
+        UPKEEP_SUCCEEDED.labels(task)
+
+
+def show_tables(files: Mapping[str, tuple[int, int]]) -> None:
+    """Tell of each table how many files it has and how many of them are small; nothing where this worker does not lead."""
+    TABLE_FILES.clear()
+    TABLE_SMALL_FILES.clear()
+    for table, (count, small) in files.items():
+        TABLE_FILES.labels(table).set(count)
+        TABLE_SMALL_FILES.labels(table).set(small)
 
 
 def show_health(causes: Iterable[str]) -> None:

@@ -40,9 +40,10 @@ if has promtool; then
     "$bin/python" scripts/dashboard_rules.py >"$site/dashboard.yml"
     (
         cd deploy/prometheus
-        promtool check rules alerts.yml "$site/dashboard.yml" >"$site/said" && promtool test rules alerts_test.yml >>"$site/said"
-        sed "s|/tmp/web_key|$site/said|; s|alerts.yml|$PWD/alerts.yml|" prometheus.yml >"$site/prometheus.yml"
-        promtool check config "$site/prometheus.yml" >>"$site/said"
+        promtool check rules alerts.yml "$site/dashboard.yml" >"$site/said" &&
+            promtool test rules alerts_test.yml >>"$site/said" &&
+            sed "s|/tmp/web_key|$site/said|; s|alerts.yml|$PWD/alerts.yml|" prometheus.yml >"$site/prometheus.yml" &&
+            promtool check config "$site/prometheus.yml" >>"$site/said"
     ) || {
         cat "$site/said" >&2
         exit 1

@@ -77,6 +77,7 @@ def run(
     """All of it on every table, as the upkeep agent does every K2_UPKEEP_MS."""
     from k2stream.process import serve_parent
     from k2stream.upkeep.lead import leading
+    from k2stream.upkeep.status import healths_of
     from k2stream.upkeep.tasks import run_all
 
     if child:
@@ -87,7 +88,10 @@ def run(
             typer.echo(json.dumps({"led": False}) if as_json else "Another process does it, or did so just now.")
             return
         with _upkeep(settings) as upkeep:
-            _tell(run_all(upkeep, settings, is_dry=dry_run), as_json)
+            reports = run_all(upkeep, settings, is_dry=dry_run)
+            names = [report.table for report in reports if report.task == "compact"] if as_json else ()
+            tables = healths_of(map(upkeep.committer, names), settings.compact_target_bytes)
+            _tell(reports, as_json, tables=[health.as_json() for health in tables])
 
 
 @app.command()
@@ -166,9 +170,9 @@ def _each(table: str | None, as_json: bool, task: "Callable[[Upkeep, str], Repor
         _tell([task(upkeep, name) for name in upkeep.tables(table)], as_json)
 
 
-def _tell(reports: "list[Report]", as_json: bool) -> None:
+def _tell(reports: "list[Report]", as_json: bool, **more: object) -> None:
     if as_json:
-        said: dict[str, Any] = {"led": True, "reports": [report.as_json() for report in reports]}
+        said: dict[str, Any] = {"led": True, "reports": [report.as_json() for report in reports], **more}
         typer.echo(json.dumps(said, indent=2))
     else:
         typer.echo("\n".join(line for report in reports for line in report.lines()))

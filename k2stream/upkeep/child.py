@@ -10,6 +10,7 @@ import orjson
 import structlog
 
 from k2stream import metrics
+from k2stream.clock import SystemClock
 from k2stream.settings import process_environment
 from k2stream.upkeep.lease import LIMIT_SECONDS
 
@@ -55,11 +56,17 @@ def _failed(**why: object) -> None:
 
 
 def tell(found: dict[str, Any]) -> None:
-    """Count what was done."""
-    for report in found.get("reports", ()):
+    """Count what was done, and by a leader which tasks came to their end on all tables."""
+    reports = found.get("reports", ())
+    for report in reports:
         for what, count in report["counts"].items():
             if what in metrics.UPKEEP_COUNTS:
                 metrics.UPKEEP_DONE.labels(report["task"], what).inc(count)
         if report["trouble"]:
             metrics.UPKEEP_POSTPONED.labels(report["task"]).inc()
             log.warning("upkeep.postponed", task=report["task"], table=report["table"], cause=report["trouble"])
+    if found["led"]:
+        now_seconds = SystemClock().now_us() / 1_000_000
+        for task in set(metrics.UPKEEP_TASKS) - {report["task"] for report in reports if report["trouble"]}:
+            metrics.UPKEEP_SUCCEEDED.labels(task).set(now_seconds)
+    metrics.show_tables({health["table"]: (health["files"], health["small_files"]) for health in found.get("tables", ())})

@@ -1,15 +1,21 @@
 """How healthy a table is: files, bytes, snapshots, pins, and what a plan of it costs."""
 
 import time
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import structlog
+
+from k2stream.errors import LakeError
 from k2stream.lake.commit import Committer
 from k2stream.lake.head import summary_of
 from k2stream.lake.overwrite import live_files
 from k2stream.lake.pins import pins_of
 from k2stream.lake.trouble import translated
 from k2stream.upkeep.forecast import Flow
+
+log = structlog.get_logger(__name__)
 
 MEASURED = 20
 """Newest windows that the present flow is taken from."""
@@ -68,6 +74,17 @@ def health_of(committer: Committer, target_bytes: int) -> Health:
             len(table.io.new_input(table.metadata_location)),
             planning_ms,
         )
+
+
+def healths_of(committers: Iterable[Committer], target_bytes: int) -> list[Health]:
+    """The same of many tables; one that cannot be read just now is left out."""
+    found = list[Health]()
+    for committer in committers:
+        try:
+            found.append(health_of(committer, target_bytes))
+        except LakeError as exc:
+            log.info("table.unread", table=committer.name[1], cause=str(exc))
+    return found
 
 
 def flow_of(committer: Committer) -> Flow | None:
