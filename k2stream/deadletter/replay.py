@@ -33,6 +33,7 @@ FETCHED_LETTERS = 2_000
 CHUNK_LETTERS = 500
 CHUNKS_PER_SECOND = 10
 """At a low rate records go out in chunks this often, so that a second never gets more than its share."""
+HASTE = 1.05
 WRITTEN_EVERY_SECONDS = 1.0
 """The trail is written so often; what a kill leaves out of it is found again in the log."""
 POLL_SECONDS = 1.0
@@ -161,11 +162,14 @@ def _size_bytes(pair: tuple[Letter, Outgoing]) -> int:
 
 
 class Pace:
-    """Chunks that keep a rate: the n-th record goes out no earlier than n / rate seconds after the first."""
+    """Chunks that keep a rate: the n-th record goes out no earlier than n / rate seconds after the first.
+
+    What a slow log or a long read held up is caught up at HASTE times the rate, never in a burst.
+    """
 
     def __init__(self, rate: float | None, clock: Clock) -> None:
         self._rate, self._clock = rate, clock
-        self._started, self._sent = clock.monotonic(), 0
+        self._started, self._sent, self._soonest = clock.monotonic(), 0, 0.0
         self._size = CHUNK_LETTERS if rate is None else max(1, min(CHUNK_LETTERS, int(rate / CHUNKS_PER_SECOND)))
 
     def chunks(self, letters: Sequence[Letter]) -> Iterator[Sequence[Letter]]:
@@ -174,9 +178,15 @@ class Pace:
 
     def wait_seconds(self, count: int) -> float:
         """How long to wait before `count` more may go; counts them as gone."""
-        due = self._started + (self._sent / self._rate if self._rate else 0.0)
+        now = self._clock.monotonic()
+        if not self._rate:
+            return 0.0
+        if not self._sent:
+            self._started = now
+        due = max(now, self._started + self._sent / self._rate, self._soonest)
+        self._soonest = due + count / (HASTE * self._rate)
         self._sent += count
-        return max(0.0, due - self._clock.monotonic())
+        return due - now
 
     def elapsed_seconds(self) -> float:
         return self._clock.monotonic() - self._started

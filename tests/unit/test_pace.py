@@ -39,6 +39,19 @@ def test_the_rate_is_held_within_a_tenth(rate: float, cost_seconds: float) -> No
     assert abs(sent / (clock.now - 100.0) - rate) <= rate * 0.1 + len(chunk) / (clock.now - 100.0)
 
 
+@pytest.mark.parametrize("rate", [50.0, 1_000.0])
+def test_a_replay_that_was_held_up_does_not_make_up_for_it_in_a_burst(rate: float) -> None:
+    """Five seconds before the first record and three in the middle: no second gets more than a tenth above its share and one chunk."""
+    clock, letters, gone = HandClock(), [letter_of(a_reject(TOPIC, 0, n)) for n in range(int(rate * 10))], list[float]()
+    pace = Pace(rate, clock)
+    clock.now += 5.0
+    for number, chunk in enumerate(pace.chunks(letters)):
+        clock.now += pace.wait_seconds(len(chunk)) + (3.0 if number == 40 else 0.0)
+        gone += [clock.now] * len(chunk)
+    most = max(sum(at <= other < at + 1.0 for other in gone) for at in set(gone))
+    assert most <= 1.1 * rate + len(chunk)
+
+
 def test_without_a_rate_nothing_waits() -> None:
     """Chunks follow each other."""
     clock = HandClock()
