@@ -29,6 +29,7 @@ from k2stream.number_spans import Span, count, merged, near, of_numbers, within,
 from k2stream.playback import prepare_topic
 from k2stream.query.engine import Engine
 from k2stream.query.open_gaps import OpenGap, missing_numbers, open_gaps
+from k2stream.rows import BACKFILL, FEED_KEY
 from k2stream.settings import Settings
 from k2stream.table_file import TableFile
 from k2stream.topics import KINDS, TopicName
@@ -42,7 +43,7 @@ CAUSES = ("feed_reconnect", "upstream")
 SAID_SPANS = 5
 KEYLESS = "K2_BINANCE_API_KEY is not set: only the newest 1,000 trades of a symbol can be had; older ones need a key"
 
-FEED = ("feed", "backfill")
+FEED = (FEED_KEY, BACKFILL)
 """Entry of vendor_data in every row that comes this way."""
 
 

@@ -29,6 +29,10 @@ ORIGIN_FIELDS = (
 
 SAMPLE_KEY = "is_sample_data"
 """vendor_data key that recorded feeds set to "true"; it becomes the column of that name."""
+FEED_KEY = "feed"
+"""vendor_data key of whose report a row is, where the feed has a name."""
+BACKFILL = "backfill"
+"""... and its value where no live feed brought the row."""
 
 
 def key_columns(names: Container[str]) -> tuple[str, str, str]:

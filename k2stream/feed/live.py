@@ -21,14 +21,12 @@ from k2stream.feed.publisher import RECONNECT, FeedMarker, publishing
 from k2stream.feed.recording import MessageIds
 from k2stream.feed.spool import Spool
 from k2stream.feed.venue import Venue
-from k2stream.rows import body_schema
+from k2stream.rows import FEED_KEY, body_schema
 from k2stream.symbols import Pair
 from k2stream.transport.sink import LogSink, Outgoing
 
 log = structlog.get_logger(__name__)
 
-FEED_NAME = "feed"
-"""Entry of vendor_data."""
 LINGER_SECONDS = 0.01
 """Rows are encoded together: one by one costs a millisecond each."""
 ROWS_AHEAD = 2_000
@@ -96,7 +94,7 @@ class LiveFeed:
         """
         self.counts = Counts()
         self._venue, self._symbols, self._lanes, self._ids, self._clock = venue, symbols, lanes, ids, clock
-        self._said = {FEED_NAME: name} if name else {}
+        self._said = {FEED_KEY: name} if name else {}
         self._pairs = pairs or {}
         self._newest_us: dict[str, int] = {}
         self._unmarked: set[str] = set()

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from k2stream.quality.feeds import Reporters
 from k2stream.quality.flags import FLAGS, Flag
 from k2stream.records import TopicPartition
 from k2stream.sequence_runs import streams_of
@@ -62,18 +63,30 @@ class Checks:
     def __init__(self, data_type: str, thresholds: Thresholds) -> None:
         self._data_type, self._limits = data_type, thresholds
         self._known: dict[tuple[str, str], Known] = {}
+        self._reporters = Reporters()
 
     def keep(self, tps: set[TopicPartition]) -> None:
         """Forget stream keys of all other partitions."""
         self._known = {key: known for key, known in self._known.items() if known.home in tps}
+        self._reporters.keep({tp.topic for tp in tps})
 
     def flag(self, rows: pa.Table, doubles: pa.Table | None = None) -> pa.Table:
-        """FLAGS of new rows, in the order (topic, partition, offset), and of records that were in the table already."""
+        """FLAGS of new rows, in the order (topic, partition, offset), and of records that were in the table already and that nobody expects."""
         found = [self._flagged(rows)] if rows.num_rows else []
+        doubles = self._odd(rows, doubles)
         if doubles is not None and doubles.num_rows:
             masks = {Flag.DUPLICATE: np.ones(doubles.num_rows, dtype=bool)}
             found.append(_table(doubles, masks, np.full(doubles.num_rows, np.nan), self._data_type))
         return pa.concat_tables(found) if found else FLAGS.empty_table()
+
+    def _odd(self, rows: pa.Table, doubles: pa.Table | None) -> pa.Table | None:
+        """Doubles but those of topics that several feeds fill: each second report is one."""
+        self._reporters.note(rows)
+        if doubles is None:
+            return None
+        self._reporters.note(doubles)
+        shared = pa.array(self._reporters.shared(), pa.string())
+        return doubles.filter(pc.invert(pc.is_in(doubles["topic"].cast(pa.string()), shared))) if len(shared) else doubles
 
     def _flagged(self, rows: pa.Table) -> pa.Table:
         times = rows["timestamp"].cast(pa.int64()).to_numpy()

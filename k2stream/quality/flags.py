@@ -26,7 +26,7 @@ MEANING = {
     Flag.STALE: "The symbol was silent for longer than K2_QUALITY_STALE_MS before this row, by event time.",
     Flag.CROSSED_QUOTE: "The bid is above the ask.",
     Flag.AHEAD_OF_INGESTION: "The event time is later than the ingestion time.",
-    Flag.DUPLICATE: "No row: a record whose native id was in the table already. Not of redundant topics, where each second report is one.",
+    Flag.DUPLICATE: "No row: a record whose native id was in the table already. Not where several feeds report: each second report is one.",
 }
 """One sentence each, for docs/quality.md and people."""
 

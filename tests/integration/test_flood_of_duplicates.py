@@ -50,6 +50,23 @@ def test_second_reports_of_a_redundant_feed_do_not_flood_the_table_of_flags(tmp_
     asyncio.run(play())
 
 
+def test_second_reports_within_one_topic_do_not_flood_it_either(tmp_path: Path) -> None:
+    """Two feeds write into the same topic, each under its name; the ledger counts what came twice."""
+
+    async def play() -> None:
+        async with scene(tmp_path) as this:
+            flagging(this)
+            plain = this.log.row
+            this.log.row = lambda tp, offset: {**plain(tp, offset), "vendor_data": {"feed": "ab"[offset // FIVE % 2]}}  # type: ignore[method-assign] # another log
+            await this.assign(ONE)
+            await this.deliver(ONE, 0, 2 * FIVE)
+            await this.revoke(ONE)
+            assert this.table.head().vector[ONE].counts.duplicates == FIVE
+            assert "duplicate" not in flags(this)
+
+    asyncio.run(play())
+
+
 def test_a_record_that_its_own_feed_sent_twice_is_flagged(tmp_path: Path) -> None:
     """Nobody else reports its trades, so that it came twice says something of the feed."""
 

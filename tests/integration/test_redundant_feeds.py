@@ -132,8 +132,15 @@ async def test_a_killed_feed_is_not_missed(tmp_path: Path, certificate: Certific
     assert {by_feed["a"]["topic"], by_feed["b"]["topic"]} == {TOPIC, second}
     assert by_feed["b"]["rows"] >= 90, "what came after the kill is its own"
     assert max(line["topic_duplicates"] for line in said) > 50, "both reported the trades before"
+    assert not [flags for flags in flags_held(home) if "duplicate" in flags], "and nobody is told of each"
     audited = await k2(home, "audit")
     assert audited.returncode == 0, audited.stdout
+
+
+def flags_held(home: Path) -> list[list[str]]:
+    """Of each flagged record."""
+    with closing(TableReader.open_reader(Settings(home=home), "quality")) as reader:
+        return list(reader.load().scan(selected_fields=("flags",)).to_arrow()["flags"].to_pylist())
 
 
 def has_table(home: Path) -> bool:

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from k2stream.quality.checks import DAY_US, LEAST, STEP_LIMIT_PPM, STILL_PPM, Checks, Thresholds
+from k2stream.quality.feeds import Reporters
 from k2stream.quality.flags import FLAGS, Flag
 from k2stream.records import TopicPartition
 from k2stream.testing import A_TRADE, trade_rows
@@ -130,3 +131,44 @@ def test_a_partition_that_left_is_forgotten() -> None:
     assert checks.flag(trade_rows([{"price": Decimal(20), "offset": 1}])).num_rows == 1
     checks.keep(set())
     assert checks.flag(trade_rows([{"price": Decimal(40), "offset": 2}])).num_rows == 0
+
+
+REPORTS = st.lists(
+    st.tuples(st.sampled_from("st"), st.none() | st.dictionaries(st.sampled_from(["feed", "pair"]), st.sampled_from(["a", "b", "", "backfill"])))
+)
+
+
+@given(reports=REPORTS, cuts=st.sets(st.integers(0, 20), max_size=4))
+def test_feeds_of_a_topic_are_found_wherever_their_rows_are_cut(reports: list[tuple[str, dict[str, str] | None]], cuts: set[int]) -> None:
+    """Slices, several topics and chunks, rows that say nothing: as each row's own word says."""
+    reports.sort(key=lambda report: report[0])
+    rows = pa.concat_tables([trade_rows([]), *(trade_rows([{"topic": topic, "vendor_data": said}]) for topic, said in reports)])
+    reporters = Reporters()
+    for first, end in pairwise(sorted({0, *(c for c in cuts if c < rows.num_rows), rows.num_rows})):
+        reporters.note(rows.slice(first, end - first))
+    assert set(reporters.shared()) == {topic for topic, names in feeds_said(reports).items() if len(names) > 1}
+    whole = Reporters()
+    whole.note(rows.combine_chunks())
+    assert whole.shared() == reporters.shared()
+
+
+def feeds_said(reports: list[tuple[str, dict[str, str] | None]]) -> dict[str, set[str]]:
+    return {topic: {(said or {}).get("feed", "") for t, said in reports if t == topic} - {"backfill"} for topic, _ in reports}
+
+
+def test_a_feed_that_repeats_itself_is_flagged_though_it_has_a_name() -> None:
+    """Nobody else reports its trades; back-fill asks for what it had missed and is no second feed."""
+    checks = Checks("trades", LIMITS)
+    rows = trade_rows([{"offset": n, "vendor_data": {"feed": feed}} for n, feed in enumerate(["a", "a", "backfill", "a"])])
+    assert checks.flag(rows.slice(0, 3), rows.slice(3)).column("offset").to_pylist() == [3]
+
+
+def test_second_reports_that_come_in_windows_of_their_own_are_expected() -> None:
+    """A quiet market: one feed's row fills a window, the other's report the next; once both were met none is flagged."""
+    checks, none = Checks("trades", LIMITS), trade_rows([])
+    mine, others = (trade_rows([{"vendor_data": said}]) for said in ({"feed": "a"}, None))
+    assert checks.flag(mine).num_rows == 0
+    for _ in range(3):
+        assert checks.flag(none, others).num_rows == checks.flag(none, mine).num_rows == 0
+    checks.keep(set())
+    assert checks.flag(none, others).num_rows == 1, "one name alone: the memory begins anew"
