@@ -8,8 +8,10 @@ duplicate to the worker: the table has one row.
 
 import asyncio
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
+from itertools import zip_longest
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -28,8 +30,8 @@ from k2stream.transport.sink import LogSink, Outgoing
 
 log = structlog.get_logger(__name__)
 
-FETCHED_LETTERS = 2_000
-"""So many letters are in memory with their bytes."""
+FETCHED_LETTERS = 1_000
+"""At most twice so many letters are in memory with their bytes."""
 CHUNK_LETTERS = 500
 CHUNKS_PER_SECOND = 10
 """At a low rate records go out in chunks this often, so that a second never gets more than its share."""
@@ -109,19 +111,33 @@ async def _publish(
     edits = await asyncio.to_thread(letters.edits)
     pace, unwritten = Pace(rate, letters.clock), list[Sent]()
     written_at = letters.clock.monotonic()
-    for first in range(0, len(origins), FETCHED_LETTERS):
-        whole = await asyncio.to_thread(letters.whole, origins[first : first + FETCHED_LETTERS])
-        for chunk in pace.chunks(whole):
-            await asyncio.sleep(pace.wait_seconds(len(chunk)))
-            unwritten += await _send(sink, chunk, edits, letters.clock)
-            done.published += len(chunk)
-            on_step("replay.sent")
-            if letters.clock.monotonic() - written_at >= WRITTEN_EVERY_SECONDS:
-                await _write(letters, by, unwritten)
-                on_step("replay.written")
-                written_at = letters.clock.monotonic()
+    async with aclosing(_fetched(letters, origins)) as fetched:
+        async for whole in fetched:
+            for chunk in pace.chunks(whole):
+                await asyncio.sleep(pace.wait_seconds(len(chunk)))
+                unwritten += await _send(sink, chunk, edits, letters.clock)
+                done.published += len(chunk)
+                on_step("replay.sent")
+                if letters.clock.monotonic() - written_at >= WRITTEN_EVERY_SECONDS:
+                    await _write(letters, by, unwritten)
+                    on_step("replay.written")
+                    written_at = letters.clock.monotonic()
     done.seconds = pace.elapsed_seconds()
     await _write(letters, by, unwritten)
+
+
+async def _fetched(letters: DeadLetters, origins: Sequence[str]) -> AsyncGenerator[list[Letter], None]:
+    """Letters with their bytes, in order; while some are published the next are read."""
+    parts = [origins[first : first + FETCHED_LETTERS] for first in range(0, len(origins), FETCHED_LETTERS)]
+    ahead: asyncio.Task[list[Letter]] | None = None
+    try:
+        for here, following in zip_longest(parts, parts[1:]):
+            whole = await (ahead or asyncio.to_thread(letters.whole, here))
+            ahead = asyncio.create_task(asyncio.to_thread(letters.whole, following)) if following else None
+            yield whole
+    finally:
+        if ahead is not None:
+            await asyncio.wait({ahead})  # a thread cannot be told to stop, and what it reads with is closed next
 
 
 async def _write(letters: DeadLetters, by: Writer, unwritten: list[Sent]) -> None:
