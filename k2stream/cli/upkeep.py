@@ -53,7 +53,7 @@ def retention(
 ) -> None:
     """Take out whole days that are past their time; the ledger counts their rows as retired."""
     from k2stream.errors import SettingsError
-    from k2stream.upkeep.tasks import keep_days_of, kept_for_ever
+    from k2stream.upkeep.tasks import keep_days_of
 
     settings = _settings()
     keep = keep_days_of(settings)
@@ -64,7 +64,8 @@ def retention(
         raise SettingsError("Nothing says how long days are kept: set K2_KEEP_DAYS, as in trades=365,quotes=30, or use --table and --days.")
     with _upkeep(settings) as upkeep:
         cut = [upkeep.retain(upkeep.tables(name)[0], kept, is_dry=dry_run) for name, kept in named.items()]
-        _tell([*cut, *kept_for_ever(upkeep.tables() if table is None else (), named, is_dry=dry_run)], as_json)
+        others = [name for name in upkeep.tables() if name not in named] if table is None else []
+        _tell([*cut, *(upkeep.keep(name, is_dry=dry_run) for name in others)], as_json)
 
 
 @app.command()

@@ -1,5 +1,7 @@
 """A table's declaration as the table itself says it: what rewrites files also knows columns that came after this program."""
 
+from dataclasses import replace
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pyiceberg.io import FileIO
@@ -36,6 +38,11 @@ def declared_by(table: Table, unique: tuple[str, ...] = ()) -> TableDeclaration:
         bounds=tuple(key.removeprefix(BOUNDS) for key, how in table.properties.items() if key.startswith(BOUNDS) and how == "full"),
         unique=unique,
     )
+
+
+def as_made(table: Table, declaration: TableDeclaration) -> TableDeclaration:
+    """The declaration, but without days for a table that was made before it had any: it stays as it is, and is written to as it is."""
+    return replace(declaration, day_of=None) if table.spec().is_unpartitioned() else declaration
 
 
 def is_rewritable(table: Table) -> bool:

@@ -6,11 +6,12 @@ newest metadata is an empty file; hence each local file is synced when it is clo
 
 import io
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import cast
 
 from pyarrow.fs import FileSystem
-from pyiceberg.io import InputFile, InputStream, OutputFile, OutputStream
+from pyiceberg.io import FileIO, InputFile, InputStream, OutputFile, OutputStream
 from pyiceberg.io.pyarrow import PyArrowFileIO
 
 from k2stream.lake.s3 import s3_filesystem
@@ -44,6 +45,13 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def sync_folders_of(store: FileIO, locations: Iterable[str]) -> None:
+    """Make the names of new files last, as their contents do: of local files, unless K2_FSYNC is off."""
+    if store.properties.get(FSYNC, "true") != "false":
+        for folder in {path.parent for location in locations if (path := local_path(location)) is not None}:
+            sync_folder(folder)
 
 
 def open_for_writing(path: Path) -> io.FileIO:

@@ -13,6 +13,7 @@ from k2stream.lake.catalog import open_catalog, open_table
 from k2stream.lake.commit import Addition, Committer
 from k2stream.lake.declaration import TableDeclaration
 from k2stream.lake.expiry import Expiry
+from k2stream.lake.file_io import sync_folders_of
 from k2stream.lake.files import FileLists
 from k2stream.lake.head import head_or_start
 from k2stream.lake.parquet import ParquetFormat
@@ -43,7 +44,8 @@ class Journal:
         commit_id, deadline = str(uuid4()), Deadline.after(self._settings.commit_timeout_ms / 1000)
         form, location = ParquetFormat(table, self._declaration), f"{data_folder(table)}/{commit_id}.parquet"
         with translated("write rows", location):
-            files = [form.write(table.io, location, part) for part in form.slices(rows)]
+            files = [form.write(table.io, location, form.whole(rows))]
+            sync_folders_of(table.io, [location])
         self._committer.apply(lambda head: Addition(head.carried, files=files, says={KIND: "journal"}), commit_id=commit_id, deadline=deadline)
         if self._expiry.is_due():
             self._expiry.run(deadline)

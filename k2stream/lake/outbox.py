@@ -4,6 +4,8 @@ A snapshot of the source names the file of its gap events (and that of its lette
 already. Taking it is one append with the head required and with `applied-through` in its summary, so of two takers one wins and the
 other sees it. Sequence numbers only ever grow, also over a rollback: what is above `applied-through` was not taken.
 
+A file that holds several days of a table that is cut by day is copied, a file a day, in the same append: all of them or none.
+
 After a rollback of the source the same records are read again and give the same events in new files. Events below the
 offsets that were ever taken are therefore looked up by id, and those that their table holds are left out.
 """
@@ -24,10 +26,11 @@ from pyiceberg.table.snapshots import Snapshot, ancestors_of
 
 from k2stream.clock import Deadline
 from k2stream.lake.commit import Addition, Committer
+from k2stream.lake.file_io import sync_folders_of
 from k2stream.lake.files import FileLists
 from k2stream.lake.head import Head, head_of, summary_of
 from k2stream.lake.offsets import Entry, Vector, pack, unpack
-from k2stream.lake.parquet import ParquetFormat, Slice
+from k2stream.lake.parquet import DAY_US, ParquetFormat, Partition
 from k2stream.lake.summary import APPLIED_THROUGH, EVENTS_FILE, FLAGS_FILE, KIND, LETTERS_FILE, TAKEN_BELOW
 from k2stream.lake.trouble import translated
 from k2stream.lake.writer import data_folder
@@ -159,26 +162,36 @@ class _Taking:
         applied = applied_of(head, self._name)
         named = named_after(self._source, applied, self._parcel)
         self.rows = 0
-        files = [file for location in named if (file := self._file(location, applied.below, table)) is not None]
+        files = [file for location in named for file in self._files(location, applied.below, table)]
         if not named:
             return None
         return Addition(replace(head.carried, outbox=self._outbox(head, applied)), files=files, says={KIND: "outbox"})
 
-    def _file(self, location: str, below: Vector | None, table: Table) -> DataFile | None:
-        """The data file to append for one named file: the very file, a copy without what is held, or none."""
+    def _files(self, location: str, below: Vector | None, table: Table) -> list[DataFile]:
+        """The data files to append for one named file: the very file, or copies, one a partition and without what is held."""
         with translated(f"read {self._parcel.words}", location):
             with self._source.io.new_input(location).open() as stream:
                 footer = pq.read_metadata(stream)
                 is_new = self._is_new(pq.read_table(stream, columns=["topic", "partition", "offset"]), stream, below)
-                if is_new is None:
+                partition = self._partition(stream)
+                if is_new is None and partition is not None:
                     self.rows += footer.num_rows
-                    return self._form.data_file(location, len(self._source.io.new_input(location)), footer, ())
-                new = pq.read_table(stream).filter(is_new)
+                    return [self._form.data_file(location, len(self._source.io.new_input(location)), footer, partition)]
+                new = pq.read_table(stream)
+            new = new if is_new is None else new.filter(is_new)
             self.rows += new.num_rows
-            if not new.num_rows:
-                return None
-            rest = f"{data_folder(table)}/{self._parcel.prefix}-{uuid4()}.parquet"
-            return self._form.write(table.io, rest, Slice((), self._form.cast(new), np.arange(new.num_rows)))
+            copy = f"{data_folder(table)}/{self._parcel.prefix}-{uuid4()}"
+            files = [self._form.write(table.io, f"{copy}-{number:05}.parquet", part) for number, part in enumerate(self._form.slices(new))]
+            sync_folders_of(table.io, [file.file_path for file in files])
+            return files
+
+    def _partition(self, stream: InputStream) -> Partition | None:
+        """The partition that all rows of a file lie in; None if they lie in several."""
+        day_of = self._form.declaration.day_of
+        if day_of is None:
+            return ()
+        days = np.unique(pq.read_table(stream, columns=[day_of])[day_of].cast(pa.int64()).to_numpy() // DAY_US).tolist()
+        return (days[0],) if len(days) == 1 else None
 
     def _is_new(self, origins: pa.Table, stream: InputStream, below: Vector | None) -> pa.Array | None:
         """Which rows of a file the taking table lacks; None: all of them. Values of rows are read only if something is held."""

@@ -1,7 +1,7 @@
 """Rows to Parquet data files: one per partition of the table, sorted, with exact bounds. About 1 us of CPU a row."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -89,6 +89,11 @@ class ParquetFormat:
         order, edges, partitions = _order(whole, self.declaration)
         for partition, first, last in zip(partitions, edges[:-1], edges[1:], strict=True):
             yield Slice(partition, whole, order[first:last])
+
+    def whole(self, rows: pa.Table) -> Slice:
+        """All of `rows` in the table's order, whatever partitions they lie in: for a file that is cut when its table takes it."""
+        cast = self.cast(rows)
+        return Slice((), cast, _order(cast, replace(self.declaration, day_of=None, partition_by=()))[0])
 
     def cast(self, rows: pa.Table) -> pa.Table:
         """The table's columns in its order and types; dictionary-encoded text stays so, Parquet takes it as it is."""

@@ -34,7 +34,7 @@ KEPT_WHOLE: Mapping[str, str] = {
     "quality": "it was made before flags were cut by day",
     "replays": "a letter whose attempts are forgotten is tried for ever",
 }
-"""Tables of which no day is ever taken out, with the reason."""
+"""Tables that are not cut by day, so that none is ever taken out of them, with the reason."""
 
 StateAt = Callable[[str, TopicPartition], int | None]
 """The offset at which a tracker file's state of a partition stands; None if it does not say."""
@@ -70,8 +70,7 @@ class Retention:
     def plan(self, before_day: int) -> list[OldDay]:
         """Days before `before_day`, oldest first; raises LakeError if the table is not cut by day."""
         table = self._committer.load()
-        if declared_by(table).day_of is None:
-            why = KEPT_WHOLE.get(table.name()[-1], "its writer knows no days")
+        if (why := why_whole(table)) is not None:
             raise LakeError(f"{name_of(table)} is not cut by day, {why}: expected a table that is, as trades or quotes. Leave it out of K2_KEEP_DAYS.")
         head, by_day = self._committer.head(), dict[int, list[DataFile]]()
         for file in live_files(table).values():
@@ -113,6 +112,11 @@ class Retention:
         entry = vector[tp]
         at = self._state_at(entry.tracker_file, tp) if entry.tracker_file is not None else None
         return entry.start if at is None else at
+
+
+def why_whole(table: Table) -> str | None:
+    """Why no day is taken out of `table`, as its name says; None if it is cut by day. Raises LakeError if it is cut in a way that is not ours."""
+    return None if declared_by(table).day_of is not None else KEPT_WHOLE.get(table.name()[-1], "its writer knows no days")
 
 
 def _origins(table: Table, file: DataFile) -> Iterable[tuple[TopicPartition, pa.Array]]:

@@ -17,6 +17,7 @@ from k2stream.lake.adopt import adopt
 from k2stream.lake.catalog import open_catalog, open_table
 from k2stream.lake.commit import Committer, WindowCommit
 from k2stream.lake.declaration import TableDeclaration
+from k2stream.lake.declared import as_made
 from k2stream.lake.evolution import ColumnsMoved, arrow_columns
 from k2stream.lake.expiry import Expiry
 from k2stream.lake.files import FileLists
@@ -79,7 +80,7 @@ class RowsLake(TableReader):
         """
         catalog = catalog or open_catalog(settings)
         first, second = ((open_table(catalog, settings, d), d) for d in (rows, events))
-        beside = [None if d is None else (open_table(catalog, settings, d), d) for d in (letters, flags)]
+        beside = [None if d is None else (table := open_table(catalog, settings, d), as_made(table, d)) for d in (letters, flags)]
         return cls(catalog, settings, first, second, *beside, clock=clock or SystemClock(), on_step=on_step, worker_id=worker_id)
 
     def __init__(

@@ -13,6 +13,7 @@ from k2stream.lake.catalog import open_catalog
 from k2stream.lake.commit import Addition, Committer
 from k2stream.lake.declaration import COMMIT_FIELDS
 from k2stream.lake.declared import declared_by
+from k2stream.lake.file_io import sync_folders_of
 from k2stream.lake.files import FileLists
 from k2stream.lake.head import Head, head_or_start
 from k2stream.lake.parquet import ParquetFormat
@@ -64,6 +65,7 @@ class _Waiving:
             new = new.append_column(field, pa.array([value] * new.num_rows, field.type))
         with translated("write waived gaps", table.location()):
             files = [form.write(table.io, f"{data_folder(table)}/waived-{uuid4()}.parquet", part) for part in form.slices(new)]
+            sync_folders_of(table.io, [file.file_path for file in files])
         return Addition(head.carried, files=files, says={KIND: "waive"})
 
     def _held(self, head: Head) -> set[str]:

@@ -162,8 +162,7 @@ def _write_beside(table: Table, form: ParquetFormat, prefix: str, rows: pa.Table
     for field, value in zip(COMMIT_FIELDS, stamp, strict=True):
         rows = rows.append_column(field, pa.array([value] * rows.num_rows, field.type))
     location = f"{data_folder(table)}/{prefix}-{stamp[0]}.parquet"
-    for part in form.slices(rows):  # one: these tables have no partitions
-        form.write(table.io, location, part)
+    form.write(table.io, location, form.whole(rows))
     return location
 
 

@@ -1,6 +1,6 @@
 """What keeps tables healthy, task by task, over all tables of the namespace; the command line and the agent both come here."""
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import date, timedelta
@@ -20,7 +20,7 @@ from k2stream.lake.listing import tables_of
 from k2stream.lake.orphans import remove_orphans
 from k2stream.lake.pins import Pin, pin, pins_of, unpin
 from k2stream.lake.reader import TableReader
-from k2stream.lake.retention import KEPT_WHOLE, Retention
+from k2stream.lake.retention import Retention, why_whole
 from k2stream.lake.table import ORPHAN_SHARE, no_step
 from k2stream.lake.taken import TAKERS, Taken
 from k2stream.lake.turn import Turn, no_turn
@@ -146,7 +146,7 @@ class Upkeep:
         """Take out whole days older than `days`; raises SettingsError if dedup still asks for them."""
         report = Report("retention", table, is_dry, counts={"days": 0, "rows": 0, "files": 0, "bytes": 0})
         least = -(-(self._settings.dedup_horizon_ms + self._settings.dedup_tolerance_ms) // 86_400_000) + 1
-        if days < least:
+        if days < least and table not in WITHOUT_VECTOR:
             rule = f"expected {least} or more, or duplicates of what is gone would be new (K2_DEDUP_HORIZON_MS)"
             raise SettingsError(f"Retention of {table} is {days} days: {rule}. Mend K2_KEEP_DAYS.")
         with _told(report):
@@ -163,6 +163,13 @@ class Upkeep:
                 elif is_dry or task.retire(day, self._deadline()):
                     _count(report, days=1, rows=day.rows, files=len(day.files), bytes=day.size_bytes)
                     report.says.append(f"{_day(day.day)}: {day.rows:,} rows in {len(day.files):,} files, {_mb(day.size_bytes)}")
+        return report
+
+    def keep(self, table: str, *, is_dry: bool = False) -> Report:
+        """What retention says of a table that it was not asked to cut."""
+        report = Report("retention", table, is_dry)
+        with _told(report):
+            report.says.append(f"kept for ever: {why_whole(self.committer(table).load()) or 'K2_KEEP_DAYS does not name it'}")
         return report
 
     def pin(self, table: str, snapshot_id: int, *, seconds: float) -> Pin:
@@ -223,13 +230,6 @@ def _retained(upkeep: Upkeep, settings: Settings, tables: Sequence[str], is_dry:
         with _told(report):
             report = upkeep.retain(table, keep[table], is_dry=is_dry)
         yield report
-
-
-def kept_for_ever(tables: Sequence[str], named: Collection[str], *, is_dry: bool = False) -> Iterator[Report]:
-    """What retention says of the tables that it was not asked to cut."""
-    for table in tables:
-        if table not in named:
-            yield Report("retention", table, is_dry, [f"kept for ever: {KEPT_WHOLE.get(table, 'K2_KEEP_DAYS does not name it')}"])
 
 
 def keep_days_of(settings: Settings) -> dict[str, int]:

@@ -8,7 +8,7 @@ from k2stream.quality.flags import FLAGS
 QUALITY = TableDeclaration(
     name="quality",
     schema=pa.schema([*FLAGS, *COMMIT_FIELDS]),
-    day_of=None,
+    day_of="timestamp",
     partition_by=(),
     sort_by=("exchange", "symbol", "timestamp"),
     bounds=("origin", "exchange", "symbol", "timestamp", "topic", "partition", "offset"),

@@ -29,7 +29,7 @@ from k2stream.lake.parquet import ParquetFormat
 from k2stream.lake.retention import KEPT_WHOLE
 from k2stream.lake.writer import data_folder
 from k2stream.upkeep.child import run_upkeep
-from k2stream.upkeep.tasks import kept_for_ever, run_all
+from k2stream.upkeep.tasks import run_all
 from tests.integration.conftest import Place
 from tests.integration.lake_site import LakeSite, soon, window
 from tests.integration.test_upkeep import later
@@ -113,13 +113,16 @@ def test_every_table_is_merged_and_nothing_is_left_of_it_but_what_it_names(tmp_p
         assert {str(path) for path in site.files(name) if path.parent.name != "upkeep"} == named
 
 
-def test_retention_has_a_word_for_every_table() -> None:
+def test_retention_has_a_word_for_every_table(tmp_path: Path) -> None:
     """One that is cut by day can be kept for a time; of any other somebody has said why it is kept whole."""
+    site = LakeSite(tmp_path)
     assert {name for name, said in DECLARED.items() if said.day_of is None} <= KEPT_WHOLE.keys() <= DECLARED.keys()
-    said = {report.table: report.says for report in kept_for_ever(sorted(DECLARED), {"trades"})}
-    assert "trades" not in said
-    assert said["quotes"] == ["kept for ever: K2_KEEP_DAYS does not name it"]
-    assert said["replays"] == [f"kept for ever: {KEPT_WHOLE['replays']}"]
+    upkeep = upkeep_of(site)
+    for declaration in DECLARED.values():
+        open_table(upkeep.catalog, site.settings, declaration)
+    said = {name: upkeep.keep(name).says for name in DECLARED}
+    whole = {name: KEPT_WHOLE[name] for name, declared in DECLARED.items() if declared.day_of is None}
+    assert said == {name: [f"kept for ever: {whole.get(name, 'K2_KEEP_DAYS does not name it')}"] for name in DECLARED}
 
 
 def trail(site: LakeSite, first: int, end: int) -> None:
