@@ -4,21 +4,30 @@ import asyncio
 import os
 import urllib.error
 import urllib.request
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 from k2stream.address import without_password
+from k2stream.audit import AUDITED, MAIN
+from k2stream.capture.start import Bounds, check_bounds
 from k2stream.checkout import find_root
-from k2stream.errors import HomeError, K2Error, StateError, VectorMissing
+from k2stream.errors import HomeError, K2Error, StateError, TransportError
 from k2stream.home import Home
+from k2stream.lake.offsets import Vector
 from k2stream.settings import Settings, load_settings, process_environment
+from k2stream.topics import resolve
 
 Verdict = Literal["ok", "note", "wrong"]
 
 ANSWER_SECONDS = 3.0
 """A service that takes longer to say hello is as good as away."""
+
+WAITING = ("open", "parked", "file")
+"""States of letters that nothing becomes of unless somebody does something."""
 
 ROOM_BYTES = 1 << 30
 """Less room than this is worth a note: a day of one busy exchange is about so much."""
@@ -40,7 +49,12 @@ def examine() -> list[Finding]:
         settings = load_settings()
     except K2Error as exc:
         return [Finding("settings", "wrong", str(exc))]
-    return [*_settings(settings), *(_told(what, check, settings) for what, check in CHECKS.items())]
+    findings = [*_settings(settings)]
+    for what, check in CHECKS.items():
+        findings.append(_told(what, check, settings))
+        if what == "catalog" and findings[-1].verdict == "ok":
+            findings += (found for name, look in TABLES.items() if (found := _told(name, look, settings)).says)
+    return findings
 
 
 def is_well(findings: list[Finding]) -> bool:
@@ -106,21 +120,73 @@ async def _topics(settings: Settings) -> dict[str, int]:
 
 def _catalog(settings: Settings) -> Finding:
     from k2stream.lake.catalog import open_catalog
-    from k2stream.lake.group import claimed
-    from k2stream.lake.reader import TableReader
+    from k2stream.lake.listing import tables_of
 
     if not settings.catalog_uri and not settings.home_path("catalog.db").exists():
         return Finding("catalog", "note", f"SQLite, {settings.home_path('catalog.db')}: not there yet; the first worker makes it")
-    name = f"{settings.namespace}.trades"
-    with closing(TableReader(open_catalog(settings), settings, "trades")) as reader:
-        if not reader.catalog.table_exists(reader.name):
-            return Finding("catalog", "note", f"{name}: not there yet; the first worker makes it")
-        try:
-            head = claimed(reader.head(), name, settings.app_id)
-        except VectorMissing as exc:
-            return Finding("catalog", "wrong", str(exc))
+    with closing(open_catalog(settings)) as catalog:
+        tables = tables_of(catalog, settings)
+    where = without_password(settings.catalog_uri) if settings.catalog_uri else f"SQLite, {settings.home_path('catalog.db')}"
+    return Finding("catalog", "ok", f"{where}: {len(tables)} tables in {settings.namespace}")
+
+
+def _rows(settings: Settings, table: str) -> Finding:
+    """A table of rows set against the topics that it is read from; says nothing where neither is there."""
+    from k2stream.lake.catalog import open_catalog
+    from k2stream.lake.group import claimed
+    from k2stream.lake.reader import TableReader
+
+    bounds = _bounds_of(settings, AUDITED[table])
+    name = f"{settings.namespace}.{table}"
+    with closing(TableReader(open_catalog(settings), settings, table)) as reader:
+        if not reader.exists():
+            topics = ", ".join(sorted({tp.topic for tp in bounds}))
+            is_in_use = topics or table == MAIN
+            return Finding(table, "note", f"{name}: not there yet; the first worker makes it" + (topics and f" and reads {topics}") if is_in_use else "")
+        head = claimed(reader.head(), name, settings.app_id)
+    check_bounds(head.vector, head.vector.keys() & bounds.keys(), bounds)
     rows = sum(entry.counts.rows - entry.counts.retired for entry in head.vector.values())
-    return Finding("catalog", "ok", f"{name}: {rows:,} rows, {len(head.vector)} partitions, snapshot {head.snapshot_id}")
+    says = f"{name}: {rows:,} rows, {len(head.vector)} partitions, snapshot {head.snapshot_id}"
+    return _against_log(table, says, head.vector, bounds)
+
+
+def _against_log(table: str, says: str, vector: Vector, bounds: Bounds) -> Finding:
+    if not bounds:
+        return Finding(table, "ok", says)
+    to_read = sum(end - (vector[tp].next if tp in vector else begin) for tp, (begin, end) in bounds.items())
+    says += f"; {to_read:,} offsets to be read" if to_read else "; nothing to be read"
+    gone = sorted({tp.topic for tp in vector} - {tp.topic for tp in bounds})
+    if gone:
+        return Finding(table, "note", f"{says}; read before, and now not in the log or not asked for by K2_TOPICS: {', '.join(gone)}")
+    return Finding(table, "ok", says)
+
+
+def _bounds_of(settings: Settings, data_type: str) -> Bounds:
+    """Of the topics that workers read for a data type; none where there is no log, or none that answers, which has its own line."""
+    from k2stream.transport.ends import bounds_of
+
+    if not settings.broker and not settings.home_path("log").is_dir():
+        return {}
+    patterns = [pattern.strip() for pattern in settings.topics.split(",")]
+    try:
+        return bounds_of(settings, lambda topics: resolve(patterns, topics, data_type))
+    except TransportError:
+        return {}
+
+
+def _letters(settings: Settings) -> Finding:
+    """Where the dead letters stand; says nothing where there never was one."""
+    from k2stream.deadletter.standing import DeadLetters
+
+    with DeadLetters(settings) as letters:
+        found = letters.standing()
+    if found is None:
+        return Finding("letters", "ok", "")
+    states = Counter(found["state"].to_pylist())
+    says = f"{settings.namespace}.dead_letters: {found.num_rows:,} records died" + "".join(f", {count:,} {state}" for state, count in sorted(states.items()))
+    if any(states[state] for state in WAITING):
+        return Finding("letters", "note", f"{says}; `k2 dlq list` says why, docs/dead_letters.md what to do")
+    return Finding("letters", "ok", says)
 
 
 def _state(settings: Settings) -> Finding:
@@ -188,3 +254,6 @@ CHECKS: dict[str, Callable[[Settings], Finding]] = {
     "registry": _registry,
     "web": _web,
 }
+
+TABLES: dict[str, Callable[[Settings], Finding]] = {**{table: partial(_rows, table=table) for table in AUDITED}, "letters": _letters}
+"""Looked at where there is a catalog; one that is not in use here says nothing and gets no line."""

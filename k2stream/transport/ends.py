@@ -1,7 +1,7 @@
 """Where topics begin and end now, for whoever waits until all of it is committed or must accept what is lost."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from k2stream.records import TopicPartition
 from k2stream.settings import Settings
@@ -24,13 +24,18 @@ async def _ends_of(settings: Settings, topics: Sequence[str]) -> dict[TopicParti
 
 def begins_of(settings: Settings) -> dict[TopicPartition, int]:
     """The first offset still kept of every partition of every topic; raises TransportError."""
-    return asyncio.run(_begins_of(settings))
+    return {tp: begin for tp, (begin, _) in bounds_of(settings, list).items()}
 
 
-async def _begins_of(settings: Settings) -> dict[TopicPartition, int]:
+def bounds_of(settings: Settings, chosen: Callable[[Iterable[str]], Iterable[str]]) -> dict[TopicPartition, tuple[int, int]]:
+    """The first offset still kept and the one after the last, of every partition of those topics that are `chosen`; raises TransportError."""
+    return asyncio.run(_bounds_of(settings, chosen))
+
+
+async def _bounds_of(settings: Settings, chosen: Callable[[Iterable[str]], Iterable[str]]) -> dict[TopicPartition, tuple[int, int]]:
     sink = open_sink(settings)
     try:
-        tps = [TopicPartition(topic, p) for topic, partitions in (await sink.topics()).items() for p in range(partitions)]
-        return {tp: (await sink.bounds(tp))[0] for tp in tps}
+        topics = await sink.topics()
+        return {tp: await sink.bounds(tp) for topic in chosen(topics) for tp in (TopicPartition(topic, p) for p in range(topics[topic]))}
     finally:
         await sink.close()
