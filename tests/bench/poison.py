@@ -35,6 +35,8 @@ from tests.bench import market
 from tests.bench.worker_run import ENVIRONMENT, ROOT, wait_until_ready
 
 RUN_SECONDS = 1_200.0
+GROWTH = 1.1
+"""What memory may grow by between the second and the last third of the records."""
 POLL_SECONDS = 0.05
 COUNTED = ("rows", "duplicates", "dead_letters", "markers")
 KEYS = "SELECT symbol, trade_id FROM read_parquet($files, hive_partitioning = false)"
@@ -117,9 +119,8 @@ class Figures:
     cpu_us_per_record: float
     """Of the worker, its start left out: what a busy machine does not spoil."""
     counts: dict[str, int]
-    rss_first_mb: float
-    """Of the worker when a third was through; the most it held afterwards must be near it."""
-    rss_peak_mb: float
+    rss_peaks_mb: tuple[float, float, float]
+    """The most that the worker held while each third of the records went through."""
     faults: list[str] = field(default_factory=list)
 
 
@@ -176,7 +177,7 @@ def run(home: Path, records: int) -> Figures:
         cpu = before
         started, process = time.perf_counter(), psutil.Process(worker.pid)
         market.let_go(home, ends)
-        counts, first, peak = Counter[str](), 0.0, 0.0
+        counts, peaks_mb = Counter[str](), [0.0, 0.0, 0.0]
         while sum(counts.values()) < records:
             if time.perf_counter() - started > RUN_SECONDS or worker.exit_code() is not None:
                 raise K2Error(f"after {time.perf_counter() - started:.0f} s only {dict(counts)} of {records}:\n{worker.last_lines(20)}")
@@ -184,16 +185,15 @@ def run(home: Path, records: int) -> Figures:
             if state is not None:
                 cpu = state["process"]["cpu_seconds"]
                 counts = Counter({name: state["trades"]["since_start"][name] for name in COUNTED})
-            rss = process.memory_info().rss / (1 << 20)
-            peak = max(peak, rss)
-            first = peak if sum(counts.values()) < records / 3 else first
+            third = min(2, 3 * sum(counts.values()) // records)
+            peaks_mb[third] = max(peaks_mb[third], round(process.memory_info().rss / (1 << 20)))
             time.sleep(POLL_SECONDS)
         seconds = time.perf_counter() - started
     finally:
         code = worker.stop()
     faults = [] if code == 0 else [f"the worker ended with code {code}: {worker.last_lines(20)}"]
     cpu_us = round((cpu - before) / records * 1e6, 1)
-    return Figures(records, round(seconds, 2), round(records / seconds), cpu_us, dict(counts), round(first), round(peak), faults)
+    return Figures(records, round(seconds, 2), round(records / seconds), cpu_us, dict(counts), (peaks_mb[0], peaks_mb[1], peaks_mb[2]), faults)
 
 
 def check(home: Path, clean: set[Key], figures: Figures) -> None:
@@ -247,6 +247,10 @@ def main() -> int:
         faults.append("with 1 % bad records less than half of the clean rate")
     if runs["all bad"].records_per_second < 5_000:
         faults.append("with 100 % bad records less than 5,000 a second")
+    for name, figures in runs.items():
+        _, middle, last = figures.rss_peaks_mb
+        if last > GROWTH * middle > 0:
+            faults.append(f"{name}: memory grew from {middle:.0f} to {last:.0f} MiB between the second and the last third")
     said = {"runs": {name: asdict(figures) for name, figures in runs.items()}, "faults": faults}
     Path("build").mkdir(exist_ok=True)
     Path("build/poison.json").write_text(json.dumps(said, indent=2) + "\n", encoding="utf-8")
