@@ -164,7 +164,7 @@ class _Stream(Slice):
 def _written(form: ParquetFormat, io: FileIO, location: str, like: DataFile, groups: Iterator[pa.Table]) -> DataFile:
     cast = (form.cast(group) for group in groups)
     first = next(cast)
-    return form.write(io, location, _Stream(tuple(like.partition), first, np.empty(0, np.int64), chain([first], cast)))  # type: ignore[arg-type]
+    return form.write(io, location, _Stream(tuple(like.partition), first, np.empty(0, np.int64), chain([first], cast)))  # type: ignore[arg-type] # days and texts
 
 
 def shared_out(groups: Iterator[pa.Table], rows: int) -> Iterator[Iterator[pa.Table]]:

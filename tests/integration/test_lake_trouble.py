@@ -5,13 +5,13 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from k2stream.errors import LakeError
 from k2stream.lake.table import RowsLake
+from tests.integration.disk_site import fill
 from tests.integration.lake_site import TP, LakeSite, soon, window
 
 ROOT = Path(__file__).parents[2]
@@ -34,15 +34,6 @@ def mounted(folder: Path, options: str) -> Iterator[Path]:
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A disk of 2 MB."""
     yield from mounted(tmp_path / "small", "size=2m")
-
-
-def fill(disk: Path) -> Path:
-    """A file that takes what is left of a disk, to the last page."""
-    hog = disk / "hog"
-    with hog.open("wb", buffering=0) as stream, suppress(OSError):
-        while stream.write(b"x" * 4096):
-            pass
-    return hog
 
 
 def test_a_full_disk_stops_the_commit_and_loses_nothing(small_disk: Path) -> None:

@@ -8,12 +8,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from k2stream.worker_process import WorkerProcess, free_port
+from tests.integration.disk_site import Disk, fill, may_mount
 
 ROOT = Path(__file__).parents[2]
 ROWS = 1_000
@@ -181,30 +181,6 @@ def test_without_any_redis_state_is_in_memory_and_one_line_says_so(home: Path) -
 # --- a warehouse that may not be written -------------------------------------------------------------------
 
 
-def may_mount() -> bool:
-    return sys.platform == "linux" and os.geteuid() == 0 and shutil.which("mount") is not None
-
-
-class Disk:
-    """A small tmpfs."""
-
-    def __init__(self, folder: Path, options: str) -> None:
-        self.folder, self._options = folder, options
-
-    def __enter__(self) -> "Disk":
-        self.folder.mkdir(mode=0o700)
-        done = subprocess.run(["mount", "-t", "tmpfs", "-o", f"mode=700,{self._options}", "k2test", str(self.folder)], capture_output=True, text=True)
-        if done.returncode:
-            pytest.skip(f"may not mount a tmpfs: {done.stderr.strip()}")
-        return self
-
-    def remount(self, options: str) -> None:
-        subprocess.run(["mount", "-o", f"remount,{options}", str(self.folder)], check=True)
-
-    def __exit__(self, *_: object) -> None:
-        subprocess.run(["umount", "-l", str(self.folder)], check=True)
-
-
 @pytest.fixture
 def closed_warehouse(tmp_path: Path) -> Iterator[tuple[Path, Callable[[], None]]]:
     """A warehouse that this user may not write, and how to mend it: read-only for root, by its mode for others."""
@@ -261,15 +237,6 @@ def assert_tables_are_made(home: Path, environment: Mapping[str, str]) -> None:
 
 
 # --- a full disk -------------------------------------------------------------------------------------------
-
-
-def fill(disk: Path) -> Path:
-    """A file that takes what is left of a disk."""
-    hog = disk / "hog"
-    with hog.open("wb", buffering=0) as stream, suppress(OSError):
-        while stream.write(b"x" * 4096):
-            pass
-    return hog
 
 
 def test_a_disk_that_is_full_ends_the_worker_and_loses_nothing(published: Path, tmp_path: Path) -> None:
