@@ -7,20 +7,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import pyarrow as pa
 import pytest
+from pyiceberg.manifest import DataFile
 
 import tables.lake
 from k2stream import metrics
 from k2stream.deadletter.trail import REPLAYS, Act, Writer, began, trail_rows, word
+from k2stream.lake import file_io
 from k2stream.lake.catalog import open_table
 from k2stream.lake.commit import Addition, Committer
 from k2stream.lake.declaration import TableDeclaration
-from k2stream.lake.head import head_or_start
+from k2stream.lake.file_io import local_path
+from k2stream.lake.head import Head, head_or_start
 from k2stream.lake.journal import Journal
 from k2stream.lake.listing import plain
 from k2stream.lake.merge import GROUP_BYTES, PIECE_BYTES, fitting
@@ -81,7 +85,11 @@ def grown(site: LakeSite, declaration: TableDeclaration) -> None:
         assert form is not None
         rows = some_rows(declaration, range(number * ROWS, number * ROWS + ROWS))
         files = [form.write(table.io, f"{data_folder(table)}/{uuid4()}.parquet", part) for part in form.slices(rows)]
-        committer.apply(lambda head, files=files: Addition(head.carried, files=files), commit_id=str(uuid4()), deadline=soon())  # type: ignore[misc]
+        committer.apply(partial(adding, files), commit_id=str(uuid4()), deadline=soon())
+
+
+def adding(files: Sequence[DataFile], head: Head) -> Addition:
+    return Addition(head.carried, files=files)
 
 
 def files_of(site: LakeSite, name: str) -> list[str]:
@@ -171,6 +179,20 @@ def test_history_of_somebody_else_keeps_no_trail_from_being_merged(site: LakeSit
     assert (report.trouble, report.counts["files_before"]) == (None, 8)
     trail(site, 8, 9)
     assert len(said_rows(site, "replays")) == 18
+
+
+def test_a_power_cut_after_an_append_loses_no_file_that_the_table_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file's name is in its folder, which is synced before the catalog speaks: contents alone would be found by nobody."""
+    synced, sync = list[Path](), file_io.sync_folder
+    monkeypatch.setattr(file_io, "sync_folder", lambda folder: (synced.append(folder), sync(folder)))
+    site = LakeSite(tmp_path)
+    site.settings = site.settings.model_copy(update={"fsync": True})
+    trail(site, 0, 1)
+    (file,) = files_of(site, "replays")
+    path = local_path(file)
+    assert path is not None
+    data, metadata = (max(i for i, folder in enumerate(synced) if folder == wanted) for wanted in (path.parent, path.parents[1] / "metadata"))
+    assert data < metadata
 
 
 def test_a_leader_shows_what_its_tables_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
