@@ -20,7 +20,7 @@ class Receipt:
     dead_letters: int
     """Records below those offsets that could not become rows."""
     watermark_us: int | None
-    """Newest event time in the table, microseconds."""
+    """Newest event time in the table, microseconds; None where no row has one, as with instruments."""
     files: int
     """Data files read; all others were excluded by their bounds."""
 
@@ -44,8 +44,8 @@ class Receipt:
         """The receipt in one sentence."""
         if self.snapshot_id is None:
             return f"From {self.table}, which is empty."
-        newest = "no trade yet" if self.watermark_us is None else f"newest trade {moment(self.watermark_us):%Y-%m-%d %H:%M:%S} UTC"
+        newest = "" if self.watermark_us is None else f", newest row of {moment(self.watermark_us):%Y-%m-%d %H:%M:%S} UTC"
         return (
             f"From {self.table} at snapshot {self.snapshot_id}: {self.files} data files, {sum(self.next.values()):,} offsets of "
-            f"{len(self.next)} partitions, {self.dead_letters:,} dead letters, {newest}."
+            f"{len(self.next)} partitions, {self.dead_letters:,} dead letters{newest}."
         )

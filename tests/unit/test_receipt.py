@@ -18,7 +18,7 @@ def test_a_receipt_names_snapshot_offsets_and_freshness() -> None:
         "newest": "2014-03-10T12:00:00+00:00",
         "files": 2,
     }
-    assert receipt.line() == ("From trades at snapshot 7: 2 data files, 1,020 offsets of 2 partitions, 3 dead letters, newest trade 2014-03-10 12:00:00 UTC.")
+    assert receipt.line() == ("From trades at snapshot 7: 2 data files, 1,020 offsets of 2 partitions, 3 dead letters, newest row of 2014-03-10 12:00:00 UTC.")
 
 
 def test_an_empty_table_is_said_to_be_empty() -> None:
