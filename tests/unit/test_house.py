@@ -120,6 +120,19 @@ def test_every_module_says_what_it_owns() -> None:
 
 
 @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="needs the list of files that git keeps")
+def test_what_types_set_aside_says_which_and_why() -> None:
+    """A bare word would hide the next error on its line too."""
+    marker = "# type: " + "ignore"
+    bare = [
+        f"{path.relative_to(ROOT).as_posix()}:{number}"
+        for package in (*SHIPPED, "tests")
+        for path in sorted((ROOT / package).rglob("*.py"))
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if marker in line and not re.search(rf"{marker}\[[a-z, -]+\] +# \S", line)
+    ]
+    assert bare == []
+
+
 def test_no_file_names_a_machine() -> None:
     """A path of somebody's machine, or a package host, in a file breaks on every other machine."""
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout.decode().split("\0")
