@@ -12,6 +12,9 @@ HEADER = struct.Struct(">qiibIhiqqqhii")
 """Kafka record batch v2: base offset, length, leader epoch, magic, crc, attributes, last offset delta,
 base timestamp, max timestamp, producer id, producer epoch, base sequence, record count."""
 
+LENGTH_BEFORE = 12
+"""Bytes that a batch's length does not count."""
+
 Headers = tuple[tuple[str, bytes], ...]
 
 
@@ -85,6 +88,13 @@ class LogBatch:
     def hole(cls, topic: str, partition: int, first: int, last: int, kind: Kind) -> "LogBatch":
         """Offsets `first..last` with nothing to read, and why."""
         return cls(topic, partition, first, last, first, 0, 0, 0, kind, b"")
+
+    def of(self, records: bytes, count: int) -> "LogBatch":
+        """The same log batch if it held nothing but these of its records, uncompressed; its checksum is no longer one."""
+        base, _, epoch, magic, crc, attributes, *others, _ = HEADER.unpack_from(self.raw)
+        length = HEADER.size - LENGTH_BEFORE + len(records)
+        header = HEADER.pack(base, length, epoch, magic, crc, attributes & ~0x07, *others, count)
+        return replace(self, count=count, codec=0, raw=header + records)
 
     @property
     def payload(self) -> memoryview:

@@ -48,6 +48,8 @@ from k2stream.records import LogBatch
 
 SYNC = b"k2stream-a-block"
 """An object container's 16 bytes between blocks."""
+UNFRAMED = -1
+"""Instead of a schema id: the value names none, its record is no plain one, or its body was held back."""
 LONGEST_DECIMAL_BYTES = 8
 _FIXED = {name: {"type": "fixed", "name": name, "size": size} for name, size in (("attributes", 1), ("magic", 1), ("schema_id", 4))}
 DECODERS = {1: gzip_decode, 2: snappy_decode, 3: lz4_decode, 4: zstd_decode}
@@ -55,7 +57,7 @@ DECODERS = {1: gzip_decode, 2: snappy_decode, 3: lz4_decode, 4: zstd_decode}
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """One log batch, decompressed, that may go fast: its first record names a schema, its count fits its offsets.
+    """One log batch, decompressed, that may go fast: its count fits its offsets. The schema id is that of its first record.
 
     Or those of its records that one writer's schema was used for.
     """
@@ -72,18 +74,17 @@ class Block:
 
 
 def open_block(log_batch: LogBatch) -> Block | None:
-    """The block of a log batch; None if its records must be read one by one (compacted, damaged, or led by a marker)."""
+    """The block of a log batch; None if its records must be read one by one (compacted or damaged)."""
     if log_batch.count != log_batch.last_offset - log_batch.base_offset + 1:
         return None
     try:
         raw = DECODERS[log_batch.codec](log_batch.payload) if log_batch.codec else bytes(log_batch.payload)
     except Exception:  # each codec has its own; the slow path raises what there is to raise
         return None
-    schema_id = _first_schema_id(raw)
-    return None if schema_id is None else Block(log_batch, raw, schema_id)
+    return Block(log_batch, raw, _first_schema_id(raw))
 
 
-def _first_schema_id(raw: bytes) -> int | None:
+def _first_schema_id(raw: bytes) -> int:
     head = raw[:4096]
     try:
         _, at = read_long(head, 0)
@@ -92,9 +93,9 @@ def _first_schema_id(raw: bytes) -> int | None:
         key, at = read_long(head, at)
         size, at = read_long(head, at + key)
     except BadBody:
-        return None
+        return UNFRAMED
     if key < 0 or size < FRAME_BYTES or head[at : at + 1] != bytes([MAGIC]) or at + FRAME_BYTES > len(head):
-        return None
+        return UNFRAMED
     return int.from_bytes(head[at + 1 : at + FRAME_BYTES], "big")
 
 

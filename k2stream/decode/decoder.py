@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 import numpy as np
@@ -11,11 +11,12 @@ from aiokafka.errors import CorruptRecordException, UnsupportedCodecError
 from numpy.typing import NDArray
 
 from k2stream.decode.added import column_of_values
-from k2stream.decode.block import Block, BlockReader, open_block, places_of
+from k2stream.decode.avro_type import RecordType
+from k2stream.decode.block import UNFRAMED, Block, BlockReader, open_block, places_of
 from k2stream.decode.columns import column_of, constant_word, decoded_schema, origin_columns
 from k2stream.decode.framing import SchemaSource, schema_id_of
 from k2stream.decode.record_decoder import RecordDecoder, Row, WriterSchema, WriterSchemas
-from k2stream.decode.split import UNFRAMED, split
+from k2stream.decode.split import split
 from k2stream.errors import DecodeError
 from k2stream.records import Batch, Kind, LogBatch, Record, TopicPartition
 from k2stream.rows import joined
@@ -23,6 +24,8 @@ from k2stream.verdict import Decoded, Marker, Reject
 
 FEW_RECORDS = 80
 """One call of the block reader costs about 2.5 ms, one record alone about 30 us: fewer records than this go one by one."""
+FEW_ASIDE = 0.1
+"""Share of a log batch: where more was put aside, it is rather odd than spoiled, and the next one may be read as it is."""
 MOST_BYTES = 4 << 20
 """Decompressed bytes of one call, some 15,000 trades: it bounds the memory, and its fixed cost is nothing to them.
 A log batch is never split."""
@@ -70,7 +73,8 @@ class Decoder:
         self._mixed: set[TopicPartition] = set()
         """Where the last log batches were written with several schemas: those are taken apart at once, the others when a read fails."""
         self._spoiled: set[TopicPartition] = set()
-        """Where the last log batch held a record that is no row: the next ones are read alone at once, for halving costs twice as many calls."""
+        """Where the last log batch held records that are no rows, but few: the next ones are taken apart at once, for a read that fails is read for
+        nothing, and halving costs twice as many calls."""
 
     def decode(self, batch: Batch) -> Decoded:
         """One batch alone; see decode_many."""
@@ -106,12 +110,12 @@ class Decoder:
             block = open_block(log_batch)
             if block is None:
                 pieces[number] = [self._one_by_one(log_batch)]
-            elif self._mixed and _tp(log_batch) in self._mixed:
+            elif self._reader(block.schema_id) is None or (self._mixed and _tp(log_batch) in self._mixed):
                 mixed.append((number, block))
             else:
                 groups[block.schema_id].append((number, block))
         for call in _calls(mixed):
-            for number, block in self._taken_apart(call) or call:
+            for number, block in self._taken_apart(call):
                 groups[block.schema_id].append((number, block))
         self._read_groups(groups, pieces)
         return pieces
@@ -120,7 +124,7 @@ class Decoder:
         for schema_id, group in groups.items():
             if self._reader(schema_id) is None:
                 for number, block in group:
-                    pieces[number].append(self._one_by_one(block.log_batch, block.places))
+                    pieces[number].append(self._block_one_by_one(block))
                 continue
             alone: Group = []
             together: Group = []
@@ -144,43 +148,52 @@ class Decoder:
         return reader if reader.is_able else None
 
     def _read(self, schema_id: int, group: Group, pieces: Pieces, *, is_pure: bool = False) -> None:
-        """Read jointly. If anything is not proven, take mixed log batches apart by schema, and else halve: one bad log batch
-        among n costs log2(n) calls more, not n. `is_pure` says that there are none to take apart."""
+        """Read jointly. If anything is not proven, take log batches apart by schema and put aside what looks spoiled, and else halve: one
+        bad log batch among n costs log2(n) calls more, not n. `is_pure` says that there are none to take apart."""
         counts = [block.count for _, block in group]
         is_worth_it = sum(counts) >= FEW_RECORDS
         columns = self._readers[schema_id].read([block for _, block in group]) if is_worth_it else None
         if columns is not None and self._place(schema_id, group, counts, columns, pieces):
-            self._spoiled -= {_tp(block.log_batch) for _, block in group}
+            self._spoiled -= {_tp(block.log_batch) for _, block in group if block.places is None}
             return
         is_pure = is_pure or not is_worth_it or all(block.places is not None for _, block in group)
-        parts = None if is_pure else self._taken_apart(group)
-        if parts is not None and len(parts) > len(group):
+        parts = group if is_pure else self._taken_apart(group, held_to=self._written)
+        if len(parts) > len(group):
             self._read_groups(_by_schema(parts), pieces)
         elif len(group) == 1 or not is_worth_it:
             self._spoiled |= {_tp(block.log_batch) for _, block in group if is_worth_it}
             for number, block in group:
-                pieces[number].append(self._one_by_one(block.log_batch, block.places))
+                pieces[number].append(self._block_one_by_one(block))
         else:
             half = len(group) // 2
             for some in (group[:half], group[half:]):
-                self._read(schema_id, some, pieces, is_pure=is_pure or parts is not None)
+                self._read(schema_id, some, pieces, is_pure=True)
 
     def _read_alone(self, schema_id: int, group: Group, pieces: Pieces) -> None:
-        """Each log batch for itself, unless some hold several schemas."""
-        parts = self._taken_apart(group)
-        if parts is not None and len(parts) > len(group):
+        """Each log batch for itself, unless some can be taken apart."""
+        parts = self._taken_apart(group, held_to=self._written)
+        if len(parts) > len(group):
             self._read_groups(_by_schema(parts), pieces)
             return
         for member in group:
             self._read(schema_id, [member], pieces, is_pure=True)
 
-    def _taken_apart(self, group: Group) -> Group | None:
-        """The blocks by schema; None if their borders are not proven. Remembers which partitions hold mixed log batches."""
-        parts = split([block for _, block in group])
-        if parts is None:
-            return None
-        self._mixed -= {_tp(block.log_batch) for _, block in group}
-        self._mixed |= {_tp(of_one[0].log_batch) for of_one in parts if len(of_one) > 1}
+    def _written(self, schema_id: int) -> RecordType | None:
+        reader = self._reader(schema_id)
+        return None if reader is None else reader.schema.written
+
+    def _taken_apart(self, group: Group, *, held_to: Callable[[int], RecordType | None] | None = None) -> Group:
+        """The blocks by schema, and as k2stream.decode.split puts records aside.
+
+        Remembers which partitions hold mixed log batches. What looks spoiled is put aside only where a read failed: it may be no more than odd.
+        """
+        parts = split([block for _, block in group], held_to=held_to)
+        tps = {_tp(block.log_batch) for _, block in group}
+        self._mixed -= tps
+        self._mixed |= {_tp(of_one[0].log_batch) for of_one in parts if sum(part.schema_id != UNFRAMED for part in of_one) > 1}
+        if held_to is not None:
+            self._spoiled -= tps
+            self._spoiled |= {_tp(of_one[0].log_batch) for of_one in parts if 0 < _share_aside(of_one) <= FEW_ASIDE}
         return [(number, part) for (number, _), of_one in zip(group, parts, strict=True) for part in of_one]
 
     def _place(self, schema_id: int, group: Group, counts: list[int], columns: list[pa.Array], pieces: Pieces) -> bool:
@@ -203,14 +216,15 @@ class Decoder:
             pieces[number].append(Piece(table, start + skipped, start + count, is_part=block.places is not None))
         return True
 
-    def _one_by_one(self, log_batch: LogBatch, places: NDArray[np.int64] | None = None) -> Piece:
-        """All records of a log batch, or those at some places."""
-        wanted = None if places is None else set((places + log_batch.base_offset).tolist())
+    def _block_one_by_one(self, block: Block) -> Piece:
+        if block.places is None:
+            return self._one_by_one(block.log_batch)
+        return replace(self._one_by_one(block.log_batch.of(block.raw, block.count)), is_part=True)
+
+    def _one_by_one(self, log_batch: LogBatch) -> Piece:
         rows: dict[int, list[tuple[int, Row]]] = defaultdict(list)
         others: list[Marker | Reject] = []
         for record in _records(log_batch):
-            if wanted is not None and record.offset not in wanted:
-                continue
             found = self._records.decode(record)
             if isinstance(found, (Marker, Reject)):
                 others.append(found)
@@ -219,7 +233,7 @@ class Decoder:
         tables = [self._rows_table(log_batch, schema_id, of_one) for schema_id, of_one in rows.items()]
         table = in_offset_order(tables) if len(tables) > 1 else tables[0] if tables else self._schema.empty_table()
         rejects, markers = tuple(o for o in others if isinstance(o, Reject)), tuple(o for o in others if isinstance(o, Marker))
-        return Piece(table, 0, table.num_rows, rejects, markers, is_part=places is not None)
+        return Piece(table, 0, table.num_rows, rejects, markers)
 
     def _rows_table(self, log_batch: LogBatch, schema_id: int, rows: list[tuple[int, Row]]) -> pa.Table:
         schema = self._schemas.find(schema_id)
@@ -263,6 +277,10 @@ def in_offset_order(tables: Sequence[pa.Table]) -> pa.Table:
     """Rows of one partition that lie between each other, as they lie in the log."""
     whole = joined(tables).unify_dictionaries().combine_chunks()
     return whole.take(pa.array(np.argsort(whole["offset"].to_numpy(), kind="stable")))
+
+
+def _share_aside(parts: Sequence[Block]) -> float:
+    return sum(part.count for part in parts if part.schema_id == UNFRAMED) / parts[0].log_batch.count
 
 
 def _by_schema(group: Group) -> Mapping[int, Group]:

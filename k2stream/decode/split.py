@@ -1,41 +1,117 @@
-"""Log batches whose records were written with several schemas, taken apart by schema in one call.
+"""Log batches taken apart by Kafka's own lengths: by the schemas their records name, and what looks spoiled put aside.
 
-To a columnar Avro reader a record's value is as good a `bytes` as its key, so the records are read without knowing what is in
-them: {length, attributes, timestamp_delta, offset_delta, key, value, header_count}. The proof is that of k2stream.decode.block.
-Then the bytes of the records of one schema, put together, are a block again.
+A record begins with its length, so where the next one begins is known only then: finding the beginnings is the one loop over records here, and
+only for log batches that cannot be read as they are. All the rest is done for all records at once. The bytes of the records of one schema, put
+together, are a block again, which k2stream.decode.block reads and proves.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from k2stream.decode.avro_type import Plain
-from k2stream.decode.block import Block, container_header, fixed_bytes, read_avro
-from k2stream.decode.encoded_size import encoded_size, integers, varint_size
+from k2stream.decode.avro_reader import BadBody, read_long
+from k2stream.decode.avro_type import RecordType
+from k2stream.decode.block import UNFRAMED, Block
 from k2stream.decode.framing import FRAME_BYTES, MAGIC
+from k2stream.decode.sieve import passing
+from k2stream.decode.varint import Mask, Places, padded, read_varints
 
-UNFRAMED = -1
-"""Instead of a schema id: the value is too short for one, or does not begin with zero."""
-
-_HEADER = container_header({"value": "bytes"})
+ID_BYTES = np.array([1 << 24, 1 << 16, 1 << 8, 1])
 
 
-def split(blocks: Sequence[Block]) -> list[list[Block]] | None:
-    """Each block by schema id, records in order; None if the borders of any are not proven. A block's schema id may be UNFRAMED."""
-    counts = np.array([b.log_batch.count for b in blocks], dtype=np.int64)
-    raw = b"".join(b.raw for b in blocks)
-    found = read_avro(_HEADER, raw, int(counts.sum()))
-    if found is None or found.num_rows != counts.sum():
+def split(blocks: Sequence[Block], *, held_to: Callable[[int], RecordType | None] | None = None) -> list[list[Block]]:
+    """Each block (whole log batches) by schema id, records in order; one whose lengths do not add up stays as it is.
+
+    `held_to` gives the schema of an id: records whose bodies do not look like theirs (k2stream.decode.sieve) are put aside as UNFRAMED.
+    """
+    beginnings = [_beginnings(block) for block in blocks]
+    able = [(block, starts) for block, starts in zip(blocks, beginnings, strict=True) if starts is not None]
+    if not able:
+        return [[block] for block in blocks]
+    raw = b"".join(block.raw for block, _ in able)
+    sizes = np.array([len(block.raw) for block, _ in able])
+    starts = np.concatenate([starts + shift for (_, starts), shift in zip(able, np.cumsum(sizes) - sizes, strict=True)])
+    records = _records(padded(np.frombuffer(raw, np.uint8)), np.append(starts, len(raw)), np.concatenate([np.arange(len(s)) for _, s in able]))
+    ids = records.schema_ids() if held_to is None else records.sifted_ids(held_to)
+    whole = pa.Array.from_buffers(pa.large_binary(), len(starts), [None, pa.py_buffer(np.append(starts, len(raw))), pa.py_buffer(raw)])
+    parts, at = list[list[Block]](), 0
+    for block, of_one in zip(blocks, beginnings, strict=True):
+        count = 0 if of_one is None else len(of_one)
+        parts.append([block] if of_one is None else _by_schema(block, whole.slice(at, count), ids[at : at + count]))
+        at += count
+    return parts
+
+
+@dataclass(frozen=True, slots=True)
+class Records:
+    """Where the values of records lie in their bytes."""
+
+    data: NDArray[np.uint8]
+    """Padded."""
+    values: Places
+    ends: Places
+    is_plain: Mask
+    """No attributes and headers, a key, the place in its log batch that its offset says, and a value with room for a frame."""
+
+    def schema_ids(self) -> NDArray[np.int64]:
+        """What each value's frame says."""
+        at = np.where(self.is_plain, self.values, 0)
+        head = self.data[at[:, None] + np.arange(FRAME_BYTES)].astype(np.int64)
+        ids: NDArray[np.int64] = np.where(self.is_plain & (head[:, 0] == MAGIC), head[:, 1:] @ ID_BYTES, UNFRAMED)
+        return ids
+
+    def sifted_ids(self, held_to: Callable[[int], RecordType | None]) -> NDArray[np.int64]:
+        """The same, but UNFRAMED where a body does not look like its schema."""
+        ids = self.schema_ids()
+        for schema_id in np.unique(ids[ids != UNFRAMED]).tolist():
+            schema = held_to(schema_id)
+            if schema is not None:
+                places = np.flatnonzero(ids == schema_id)
+                is_passing = passing(self.data, self.values[places] + FRAME_BYTES, self.ends[places], schema)
+                ids[places[~is_passing]] = UNFRAMED
+        return ids
+
+
+def _beginnings(block: Block) -> Places | None:
+    """Where each record of a whole log batch begins; None if their lengths are not the block's."""
+    raw, at, found = block.raw, 0, list[int]()
+    try:
+        for _ in range(block.log_batch.count):
+            found.append(at)
+            length, at = read_long(raw, at)
+            if length < 0:
+                return None
+            at += length
+    except BadBody:
         return None
-    sizes = _borders(found, blocks, counts)
-    if sizes is None:
-        return None
-    ids, ends = _schema_ids(found.column("value")), np.cumsum(sizes)
-    records = pa.Array.from_buffers(pa.large_binary(), len(ends), [None, pa.py_buffer(np.concatenate([[0], ends])), pa.py_buffer(raw)])
-    firsts = np.cumsum(counts) - counts
-    return [_by_schema(b, records.slice(first, count), ids[first : first + count]) for b, first, count in zip(blocks, firsts, counts, strict=True)]
+    return np.array(found, dtype=np.int64) if at == len(raw) else None
+
+
+def _records(data: NDArray[np.uint8], borders: Places, places: Places) -> Records:
+    ends = borders[1:]
+    _, at, is_plain = read_varints(data, borders[:-1])
+    at = np.minimum(at, ends)
+    is_plain &= data[at] == 0
+    at = np.minimum(at + 1, ends)
+    _, at, is_fine = read_varints(data, at)
+    offset, at, is_place = read_varints(data, np.minimum(at, ends))
+    is_plain &= is_fine & is_place & (offset == places)
+    _, at, is_fine = _sized(data, at, ends)
+    is_plain &= is_fine
+    values, at, is_fine = _sized(data, at, ends)
+    is_plain &= is_fine & (at - values >= FRAME_BYTES) & (at == ends - 1) & (data[np.minimum(at, ends)] == 0)
+    return Records(data, values, at, is_plain)
+
+
+def _sized(data: NDArray[np.uint8], at: Places, ends: Places) -> tuple[Places, Places, Mask]:
+    """Where bytes with their length before them begin and end, and whether they are there."""
+    length, first, is_well = read_varints(data, np.minimum(at, ends))
+    is_well &= (length >= 0) & (length <= ends - first)
+    first = np.minimum(first, ends)
+    return first, np.where(is_well, first + length, ends), is_well
 
 
 def _by_schema(block: Block, records: pa.LargeBinaryArray, ids: NDArray[np.int64]) -> list[Block]:
@@ -46,37 +122,9 @@ def _by_schema(block: Block, records: pa.LargeBinaryArray, ids: NDArray[np.int64
     for schema_id in different.tolist():
         places = np.flatnonzero(ids == schema_id)
         mine = records.take(pa.array(places))
-        parts.append(Block(block.log_batch, mine.buffers()[2].to_pybytes()[: int(np.asarray(_ends(mine))[-1])], schema_id, places))
+        parts.append(Block(block.log_batch, mine.buffers()[2].to_pybytes()[: int(_ends(mine)[-1])], schema_id, places))
     return parts
 
 
 def _ends(values: pa.LargeBinaryArray) -> NDArray[np.int64]:
     return np.frombuffer(values.buffers()[1], np.int64)[values.offset : values.offset + len(values) + 1]
-
-
-def _borders(found: pa.RecordBatch, blocks: Sequence[Block], counts: NDArray[np.int64]) -> NDArray[np.int64] | None:
-    """Bytes of each record, or None if they are not proven."""
-    length, offset, stamp, headers = (integers(found.column(name)) for name in ("length", "offset_delta", "timestamp_delta", "header_count"))
-    starts = np.cumsum(counts) - counts
-    key_size, value_size = (encoded_size(Plain("bytes"), found.column(name)) for name in ("key", "value"))
-    whole: NDArray[np.int64] = length + varint_size(length)
-    holds = (
-        np.array_equal(offset, np.arange(len(offset)) - np.repeat(starts, counts))
-        and not headers.any()
-        and not fixed_bytes(found, "attributes").any()
-        and (length == 2 + varint_size(stamp) + varint_size(offset) + key_size + value_size).all()
-        and np.array_equal(np.add.reduceat(whole, starts), [len(b.raw) for b in blocks])
-    )
-    return whole if holds else None
-
-
-def _schema_ids(values: pa.BinaryArray) -> NDArray[np.int64]:
-    """What each value's frame says."""
-    offsets = np.frombuffer(values.buffers()[1], np.int32)[values.offset : values.offset + len(values) + 1].astype(np.int64)
-    data = np.frombuffer(values.buffers()[2] or b"", np.uint8)
-    is_framed = np.diff(offsets) >= FRAME_BYTES
-    at = np.where(is_framed, offsets[:-1], 0)
-    data = data if len(data) >= FRAME_BYTES else np.zeros(FRAME_BYTES, np.uint8)
-    head = data[at[:, None] + np.arange(FRAME_BYTES)].astype(np.int64)
-    ids: NDArray[np.int64] = np.where(is_framed & (head[:, 0] == MAGIC), head[:, 1:] @ np.array([1 << 24, 1 << 16, 1 << 8, 1]), UNFRAMED)
-    return ids

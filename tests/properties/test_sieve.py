@@ -1,0 +1,139 @@
+"""Spoiled log batches: what is put aside for a closer look is what is bad, and no more, so a bad record costs its neighbours little."""
+
+from collections.abc import Iterable
+from decimal import Decimal
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from k2stream.decode import decoder as decoder_module
+from k2stream.decode.avro_type import parse
+from k2stream.decode.block import BlockReader, open_block
+from k2stream.decode.decoder import Decoder
+from k2stream.decode.framing import frame
+from k2stream.decode.record_decoder import RecordDecoder, WriterSchemas
+from k2stream.decode.sieve import passing
+from k2stream.decode.varint import padded, read_varints
+from k2stream.records import LogBatch, Record
+from k2stream.rows import AvroSchema, avro_schema
+from k2stream.transport.batch_builder import build_log_batch
+from k2stream.transport.sink import Outgoing
+from k2stream.verdict import Marker, Reject
+from tests.properties.trade_records import TOPIC, a_trade, batch_of, body_of, log_batch
+
+SCHEMA = avro_schema("trade_v2")
+RECORDS = 200
+
+
+class Schemas:
+    """A registry that knows one schema."""
+
+    def schema(self, schema_id: int) -> AvroSchema | None:
+        return SCHEMA if schema_id == 1 else None
+
+
+def value(n: int, **changed: Any) -> bytes:
+    return frame(1, body_of(SCHEMA, a_trade(n, **changed)))
+
+
+def is_passing(bodies: Iterable[bytes]) -> list[bool]:
+    whole = list(bodies)
+    ends = np.cumsum([len(b) for b in whole])
+    return passing(padded(np.frombuffer(b"".join(whole), np.uint8)), ends - [len(b) for b in whole], ends, parse(SCHEMA)).tolist()
+
+
+def changed(data: st.DataObject, body: bytes) -> bytes:
+    """A few bits turned, bytes cut out or put in."""
+    out = bytearray(body)
+    for _ in range(data.draw(st.integers(1, 3))):
+        at = data.draw(st.integers(0, max(0, len(out) - 1)))
+        match data.draw(st.sampled_from(["flip", "cut", "insert"])):
+            case "flip" if out:
+                out[at] ^= 1 << data.draw(st.integers(0, 7))
+            case "cut":
+                del out[at : at + data.draw(st.integers(1, 40))]
+            case _:
+                out[at:at] = data.draw(st.binary(min_size=1, max_size=12))
+    return bytes(out)
+
+
+@settings(deadline=None, max_examples=150)
+@given(st.data())
+def test_a_body_that_passes_is_one_that_the_joined_read_proves(data: st.DataObject) -> None:
+    """Whatever was done to its bytes: one that passes and is refused later would send all its neighbours one by one."""
+    bodies = [changed(data, body_of(SCHEMA, a_trade(n))) for n in range(6)]
+    schema = WriterSchemas("trade_v2", Schemas()).find(1)
+    reader = Decoder("trade_v2", Schemas())._reader(1)
+    assert isinstance(reader, BlockReader)
+    for n, (body, passed) in enumerate(zip(bodies, is_passing(bodies), strict=True)):
+        block = open_block(log_batch([frame(1, body)]))
+        assert block is not None
+        found = RecordDecoder(WriterSchemas("trade_v2", Schemas())).decode(Record(TOPIC, 0, n, 0, b"key", frame(1, body)))
+        if passed:
+            assert reader.read([block]) is not None, (schema, found)
+
+
+def test_good_bodies_pass_and_odd_ones_wait_for_a_closer_look() -> None:
+    """Letters beyond ASCII, many entries and numbers of many digits are good, and rare enough to be read one by one."""
+    good = [a_trade(n) for n in range(20)] + [a_trade(1, vendor_data={str(n): "x" for n in range(7)}), a_trade(2, source_sequence=None, symbol="")]
+    odd = [a_trade(1, symbol="é"), a_trade(2, trade_conditions=["x"] * 33), a_trade(3, price=Decimal(10**10 - 1))]
+    assert is_passing(body_of(SCHEMA, t) for t in [*good, *odd]) == [True] * len(good) + [False] * len(odd)
+
+
+@given(st.lists(st.integers(-(2**63), 2**63 - 1), max_size=30))
+def test_numbers_are_read_as_they_were_written(numbers: list[int]) -> None:
+    """Of one to ten bytes, all at once."""
+    written = [body_of({"type": "record", "name": "N", "fields": [{"name": "n", "type": "long"}]}, {"n": n}) for n in numbers]
+    ends = np.cumsum([len(w) for w in written], dtype=np.int64)
+    found, at, is_well = read_varints(padded(np.frombuffer(b"".join(written), np.uint8)), ends - np.array([len(w) for w in written], dtype=np.int64))
+    assert (found.tolist(), at.tolist(), is_well.all()) == (numbers, ends.tolist(), True)
+
+
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("spoiled", [None, b"", b"noise", value(3)[:-2], value(3) + b"\x00", frame(9, b"x"), value(3, side="SELL")[:5] + b"\xff" * 60])
+def test_a_bad_record_is_looked_at_alone(spoiled: bytes | None, first: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No value, no frame, cut, too long, of an unknown schema, a length bomb; at the beginning too. Its neighbours stay on the fast path."""
+    values: list[bytes | None] = [value(n) for n in range(RECORDS)]
+    values[0 if first else RECORDS // 2] = spoiled
+    looked_at = looks(monkeypatch)
+    decoded = Decoder("trade_v2", Schemas()).decode(batch_of(log_batch(values)))
+    assert looked_at == [0 if first else RECORDS // 2]
+    assert (decoded.rows.num_rows, len(decoded.rejects)) == (RECORDS - 1, 1)
+    assert decoded.rows["offset"].to_pylist() == [n for n in range(RECORDS) if n not in looked_at]
+
+
+def test_a_record_with_headers_among_plain_ones_is_looked_at_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A replayed letter carries headers; what lies beside it does not pay for that."""
+    records = [Outgoing(b"key", value(n), 1_700_000_000_000, (("h", b"1"),) if n == 7 else ()) for n in range(RECORDS)]
+    looked_at = looks(monkeypatch)
+    decoded = Decoder("trade_v2", Schemas()).decode(batch_of(LogBatch.parse(TOPIC, 0, build_log_batch(records))))
+    assert (looked_at, decoded.rows.num_rows) == ([7], RECORDS)
+    assert decoded.rows["offset"].to_pylist() == list(range(RECORDS))
+
+
+def test_a_stream_that_was_odd_once_is_not_read_slowly_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half of the symbols are not ASCII and one record is bad: the good log batches that follow are read as they are."""
+    odd: list[bytes | None] = [value(n, symbol="é" if n % 2 else "e") for n in range(RECORDS)]
+    looked_at = looks(monkeypatch)
+    decoder = Decoder("trade_v2", Schemas())
+    decoder.decode(batch_of(log_batch([*odd[:-1], b"bad"])))
+    assert len(looked_at) > 1
+    looked_at.clear()
+    assert decoder.decode(batch_of(log_batch(odd))).rows.num_rows == RECORDS
+    assert looked_at == []
+
+
+def looks(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Offsets of the records that are decoded one by one from now on."""
+    found: list[int] = []
+
+    class Watched(RecordDecoder):
+        def decode(self, record: Record) -> dict[str, Any] | Marker | Reject:
+            found.append(record.offset)
+            return super().decode(record)
+
+    monkeypatch.setattr(decoder_module, "RecordDecoder", Watched)
+    return found
