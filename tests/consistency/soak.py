@@ -100,7 +100,7 @@ def report(cards: Sequence[Scorecard], given: argparse.Namespace) -> Iterator[st
     yield from (line_of(name, [p for p in played if p.name == name]) for name in sorted({p.name for p in played}))
     yield "\n## Not run\n"
     names = {p.name for p in played}
-    reasons = {name: why for card in cards for name, why in card.not_played.items() if name not in names}
+    reasons = {name: why for name, why in first.not_played.items() if name not in names and all(name in card.not_played for card in cards)}
     yield from (f"- {name}: {why}" for name, why in sorted(reasons.items())) if reasons else ["Nothing was left out."]
     yield "\n## What workers logged\n"
     yield from (f"- `{event}`: {sum(card.events[event] for card in cards):,}" for event in first.events)
