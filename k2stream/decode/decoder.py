@@ -156,7 +156,7 @@ class Decoder:
         if columns is not None and self._place(schema_id, group, counts, columns, pieces):
             self._spoiled -= {_tp(block.log_batch) for _, block in group if block.places is None}
             return
-        is_pure = is_pure or not is_worth_it or all(block.places is not None for _, block in group)
+        is_pure = is_pure or not is_worth_it
         parts = group if is_pure else self._taken_apart(group, held_to=self._written)
         if len(parts) > len(group):
             self._read_groups(_by_schema(parts), pieces)
@@ -188,13 +188,17 @@ class Decoder:
         Remembers which partitions hold mixed log batches. What looks spoiled is put aside only where a read failed: it may be no more than odd.
         """
         parts = split([block for _, block in group], held_to=held_to)
-        tps = {_tp(block.log_batch) for _, block in group}
-        self._mixed -= tps
-        self._mixed |= {_tp(of_one[0].log_batch) for of_one in parts if sum(part.schema_id != UNFRAMED for part in of_one) > 1}
-        if held_to is not None:
-            self._spoiled -= tps
-            self._spoiled |= {_tp(of_one[0].log_batch) for of_one in parts if 0 < _share_aside(of_one) <= FEW_ASIDE}
+        for (_, block), of_one in zip(group, parts, strict=True):
+            if block.places is None:
+                self._remember(block, of_one, is_sifted=held_to is not None)
         return [(number, part) for (number, _), of_one in zip(group, parts, strict=True) for part in of_one]
+
+    def _remember(self, block: Block, parts: Sequence[Block], *, is_sifted: bool) -> None:
+        tp, able = {_tp(block.log_batch)}, [part.count for part in parts if self._reader(part.schema_id) is not None]
+        self._mixed = self._mixed | tp if len(able) > 1 else self._mixed - tp
+        if is_sifted:
+            share_aside = 1 - sum(able) / block.count
+            self._spoiled = self._spoiled | tp if 0 < share_aside <= FEW_ASIDE else self._spoiled - tp
 
     def _place(self, schema_id: int, group: Group, counts: list[int], columns: list[pa.Array], pieces: Pieces) -> bool:
         """Columns of a proven read with their origins, cut into log batches; what nobody asked for is cut off.
@@ -275,12 +279,11 @@ class Decoder:
 
 def in_offset_order(tables: Sequence[pa.Table]) -> pa.Table:
     """Rows of one partition that lie between each other, as they lie in the log."""
-    whole = joined(tables).unify_dictionaries().combine_chunks()
-    return whole.take(pa.array(np.argsort(whole["offset"].to_numpy(), kind="stable")))
-
-
-def _share_aside(parts: Sequence[Block]) -> float:
-    return sum(part.count for part in parts if part.schema_id == UNFRAMED) / parts[0].log_batch.count
+    whole = joined(tables)
+    offsets = whole["offset"].to_numpy()
+    if (offsets[1:] > offsets[:-1]).all():  # as where what was put aside made no rows
+        return whole
+    return whole.unify_dictionaries().combine_chunks().take(pa.array(np.argsort(offsets, kind="stable")))
 
 
 def _by_schema(group: Group) -> Mapping[int, Group]:

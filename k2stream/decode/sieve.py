@@ -25,8 +25,8 @@ class Bodies:
 
     data: NDArray[np.uint8]
     """Padded."""
-    high: NDArray[np.int32]
-    """How many bytes before each position are not ASCII."""
+    high: NDArray[np.uint8]
+    """How many bytes before each position are not ASCII, modulo 256: 256 in one word pass for none, and the proof has the last word."""
     ends: Places
 
     def of(self, which: NDArray[np.int64]) -> "Bodies":
@@ -42,9 +42,8 @@ def passing(data: NDArray[np.uint8], starts: Places, ends: Places, schema: Recor
     """Whether the padded bytes from start to end look like a body of `schema`, for each body."""
     if not len(starts):
         return np.zeros(0, np.bool_)
-    high = np.zeros(len(data) + 1, np.int32)
-    high[1:] = data >> 7  # in two passes: a sum that also casts takes eight times as long
-    np.cumsum(high, out=high)
+    high = np.zeros(len(data) + 1, np.uint8)
+    np.cumsum(data >> 7, out=high[1:], dtype=np.uint8)
     bodies = Bodies(data, high, ends)
     at, is_well = starts, starts <= ends
     for field in schema.fields:
