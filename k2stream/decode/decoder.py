@@ -126,15 +126,15 @@ class Decoder:
                 for number, block in group:
                     pieces[number].append(self._block_one_by_one(block))
                 continue
-            alone: Group = []
-            together: Group = []
+            sifted: Group = []
+            plain: Group = []
             for number, block in group:
-                is_alone = bool(self._spoiled) and block.places is None and _tp(block.log_batch) in self._spoiled
-                (alone if is_alone else together).append((number, block))
-            for call in _calls(together):
+                is_spoiled = bool(self._spoiled) and block.places is None and _tp(block.log_batch) in self._spoiled
+                (sifted if is_spoiled else plain).append((number, block))
+            for call in _calls(plain):
                 self._read(schema_id, call, pieces)
-            for call in _calls(alone):
-                self._read_alone(schema_id, call, pieces)
+            for call in _calls(sifted):
+                self._read_sifted(schema_id, call, pieces)
 
     def _reader(self, schema_id: int) -> BlockReader | None:
         if schema_id not in self._readers:
@@ -169,14 +169,13 @@ class Decoder:
             for some in (group[:half], group[half:]):
                 self._read(schema_id, some, pieces, is_pure=True)
 
-    def _read_alone(self, schema_id: int, group: Group, pieces: Pieces) -> None:
-        """Each log batch for itself, unless some can be taken apart."""
+    def _read_sifted(self, schema_id: int, group: Group, pieces: Pieces) -> None:
+        """Taken apart before anything is read; jointly if nothing had to be put aside."""
         parts = self._taken_apart(group, held_to=self._written)
         if len(parts) > len(group):
             self._read_groups(_by_schema(parts), pieces)
-            return
-        for member in group:
-            self._read(schema_id, [member], pieces, is_pure=True)
+        else:
+            self._read(schema_id, group, pieces, is_pure=True)
 
     def _written(self, schema_id: int) -> RecordType | None:
         reader = self._reader(schema_id)

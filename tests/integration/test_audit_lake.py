@@ -28,7 +28,7 @@ pytestmark = pytest.mark.timeout(120)
 
 
 def k2(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "K2_HOME": str(home)}
+    environment = {**os.environ, "K2_HOME": str(home), "K2_PARTITIONS": "8"}
     return subprocess.run([sys.executable, "-m", "k2stream.cli", *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
 
 

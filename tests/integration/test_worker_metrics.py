@@ -24,7 +24,7 @@ def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WorkerProcess]:
     """A worker that committed everything the log holds."""
     home = tmp_path_factory.mktemp("metrics") / "k2"
     command = [sys.executable, "-m", "k2stream.cli", "feed", "recorded", "--rows", str(ROWS)]
-    subprocess.run(command, cwd=ROOT, env=os.environ | {"K2_HOME": str(home)}, capture_output=True, check=True)
+    subprocess.run(command, cwd=ROOT, env=os.environ | {"K2_HOME": str(home), "K2_PARTITIONS": "8"}, capture_output=True, check=True)
     log = tmp_path_factory.mktemp("logs") / "worker.log"
     with WorkerProcess(home=home, root=ROOT, log_path=log, environment={"K2_WINDOW_MS": "300"}) as worker:
         deadline = time.monotonic() + 60
