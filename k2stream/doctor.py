@@ -136,14 +136,15 @@ def _rows(settings: Settings, table: str) -> Finding:
     from k2stream.lake.group import claimed
     from k2stream.lake.reader import TableReader
 
-    bounds = _bounds_of(settings, AUDITED[table])
     name = f"{settings.namespace}.{table}"
     with closing(TableReader(open_catalog(settings), settings, table)) as reader:
-        if not reader.exists():
+        head = reader.head() if reader.exists() else None
+        bounds = _bounds_of(settings, AUDITED[table])  # after the head: a worker goes on meanwhile, and its table is not to be ahead of the log
+        if head is None:
             topics = ", ".join(sorted({tp.topic for tp in bounds}))
             is_in_use = topics or table == MAIN
             return Finding(table, "note", f"{name}: not there yet; the first worker makes it" + (topics and f" and reads {topics}") if is_in_use else "")
-        head = claimed(reader.head(), name, settings.app_id)
+        claimed(head, name, settings.app_id)
     check_bounds(head.vector, head.vector.keys() & bounds.keys(), bounds)
     rows = sum(entry.counts.rows - entry.counts.retired for entry in head.vector.values())
     says = f"{name}: {rows:,} rows, {len(head.vector)} partitions, snapshot {head.snapshot_id}"

@@ -39,7 +39,7 @@ fi
 if has promtool; then
     "$bin/python" scripts/dashboard_rules.py >"$site/dashboard.yml"
     (
-        cd deploy/prometheus
+        cd deploy/prometheus &&
         promtool check rules alerts.yml "$site/dashboard.yml" >"$site/said" &&
             promtool test rules alerts_test.yml >>"$site/said" &&
             sed "s|/tmp/web_key|$site/said|; s|alerts.yml|$PWD/alerts.yml|" prometheus.yml >"$site/prometheus.yml" &&

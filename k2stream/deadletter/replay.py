@@ -132,7 +132,7 @@ async def _fetched(letters: DeadLetters, origins: Sequence[str]) -> AsyncGenerat
     ahead: asyncio.Task[list[Letter]] | None = None
     try:
         for here, following in zip_longest(parts, parts[1:]):
-            whole = await (ahead or asyncio.to_thread(letters.whole, here))
+            whole = await (asyncio.shield(ahead) if ahead else asyncio.to_thread(letters.whole, here))
             ahead = asyncio.create_task(asyncio.to_thread(letters.whole, following)) if following else None
             yield whole
     finally:

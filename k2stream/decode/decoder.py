@@ -158,7 +158,7 @@ class Decoder:
             return
         is_pure = is_pure or not is_worth_it
         parts = group if is_pure else self._taken_apart(group, held_to=self._written)
-        if len(parts) > len(group):
+        if _differ(parts, group):
             self._read_groups(_by_schema(parts), pieces)
         elif len(group) == 1 or not is_worth_it:
             self._spoiled |= {_tp(block.log_batch) for _, block in group if is_worth_it}
@@ -172,7 +172,7 @@ class Decoder:
     def _read_sifted(self, schema_id: int, group: Group, pieces: Pieces) -> None:
         """Taken apart before anything is read; jointly if nothing had to be put aside."""
         parts = self._taken_apart(group, held_to=self._written)
-        if len(parts) > len(group):
+        if _differ(parts, group):
             self._read_groups(_by_schema(parts), pieces)
         else:
             self._read(schema_id, group, pieces, is_pure=True)
@@ -222,7 +222,10 @@ class Decoder:
     def _block_one_by_one(self, block: Block) -> Piece:
         if block.places is None:
             return self._one_by_one(block.log_batch)
-        return replace(self._one_by_one(block.log_batch.of(block.raw, block.count)), is_part=True)
+        piece = replace(self._one_by_one(block.log_batch.of(block.raw, block.count)), is_part=True)
+        if not piece.rejects:  # odd, not spoiled: to be read as it is the next time
+            self._spoiled.discard(_tp(block.log_batch))
+        return piece
 
     def _one_by_one(self, log_batch: LogBatch) -> Piece:
         rows: dict[int, list[tuple[int, Row]]] = defaultdict(list)
@@ -283,6 +286,10 @@ def in_offset_order(tables: Sequence[pa.Table]) -> pa.Table:
     if (offsets[1:] > offsets[:-1]).all():  # as where what was put aside made no rows
         return whole
     return whole.unify_dictionaries().combine_chunks().take(pa.array(np.argsort(offsets, kind="stable")))
+
+
+def _differ(parts: Group, group: Group) -> bool:
+    return [block.schema_id for _, block in parts] != [block.schema_id for _, block in group]
 
 
 def _by_schema(group: Group) -> Mapping[int, Group]:

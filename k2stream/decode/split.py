@@ -19,6 +19,8 @@ from k2stream.decode.framing import FRAME_BYTES, MAGIC
 from k2stream.decode.sieve import passing
 from k2stream.decode.varint import Mask, Places, padded, read_varints
 
+MOST_SCHEMAS = 16
+"""Ids of one call that are told apart, the most frequent ones: random bytes name as many as there are records."""
 ID_BYTES = np.array([1 << 24, 1 << 16, 1 << 8, 1])
 
 
@@ -35,12 +37,16 @@ def split(blocks: Sequence[Block], *, held_to: Callable[[int], RecordType | None
     sizes = np.array([len(block.raw) for block, _ in able])
     starts = np.concatenate([starts + shift for (_, starts), shift in zip(able, np.cumsum(sizes) - sizes, strict=True)])
     records = _records(padded(np.frombuffer(raw, np.uint8)), np.append(starts, len(raw)), places_of([block for block, _ in able]))
-    ids = records.schema_ids() if held_to is None else records.sifted_ids(held_to)
+    ids = records.schema_ids()
+    sifted = ids if held_to is None else records.sifted(ids, held_to)
     whole = pa.Array.from_buffers(pa.large_binary(), len(starts), [None, pa.py_buffer(np.append(starts, len(raw))), pa.py_buffer(raw)])
     parts, at = list[list[Block]](), 0
     for block, of_one in zip(blocks, beginnings, strict=True):
         count = 0 if of_one is None else len(of_one)
-        parts.append([block] if of_one is None else _by_schema(block, whole.slice(at, count), ids[at : at + count]))
+        mine = slice(at, at + count)
+        # Where nothing passes there is nothing to read together: it is for a read to say whether all is bad or all is odd.
+        useful = sifted[mine] if (sifted[mine] != UNFRAMED).any() else ids[mine]
+        parts.append([block] if of_one is None else _by_schema(block, whole.slice(at, count), useful))
         at += count
     return parts
 
@@ -61,11 +67,12 @@ class Records:
         at = np.where(self.is_plain, self.values, 0)
         head = self.data[at[:, None] + np.arange(FRAME_BYTES)].astype(np.int64)
         ids: NDArray[np.int64] = np.where(self.is_plain & (head[:, 0] == MAGIC), head[:, 1:] @ ID_BYTES, UNFRAMED)
-        return ids
+        different, counts = np.unique(ids, return_counts=True)
+        return np.where(np.isin(ids, different[np.argsort(-counts)[:MOST_SCHEMAS]]), ids, UNFRAMED)
 
-    def sifted_ids(self, held_to: Callable[[int], RecordType | None]) -> NDArray[np.int64]:
-        """The same, but UNFRAMED where a body does not look like its schema."""
-        ids = self.schema_ids()
+    def sifted(self, ids: NDArray[np.int64], held_to: Callable[[int], RecordType | None]) -> NDArray[np.int64]:
+        """The same ids, but UNFRAMED where a body does not look like its schema."""
+        ids = ids.copy()
         for schema_id in np.unique(ids[ids != UNFRAMED]).tolist():
             schema = held_to(schema_id)
             if schema is not None:

@@ -160,9 +160,12 @@ class KafkaThread(driver.AIOKafkaConsumerThread):
     # positions
 
     async def _seek_wait(self, consumer: aiokafka.AIOKafkaConsumer, partitions: Mapping[TP, int]) -> None:
-        """Seek, knowing what a jump in these topics will mean."""
+        """Seek, knowing what a jump in these topics will mean. IllegalStateError if a rebalance took them away meanwhile."""
         await self._learn_policies(consumer, {tp.topic for tp in partitions if self.consumer.is_batch_topic(tp.topic)})
-        await super()._seek_wait(consumer, partitions)
+        try:
+            await super()._seek_wait(consumer, partitions)
+        except AssertionError as exc:  # aiokafka's word for it between two subscriptions: nothing is assigned at all
+            raise IllegalStateError(f"Nothing is assigned, so there is nothing to seek in: {sorted(partitions)}") from exc
 
     async def _learn_policies(self, consumer: aiokafka.AIOKafkaConsumer, topics: set[str]) -> None:
         """Asked at every seek: a policy may change, and a jump makes us seek before it counts as a loss."""

@@ -16,6 +16,7 @@ from k2stream.decode.decoder import Decoder
 from k2stream.decode.framing import frame
 from k2stream.decode.record_decoder import RecordDecoder, WriterSchemas
 from k2stream.decode.sieve import passing
+from k2stream.decode.split import MOST_SCHEMAS, split
 from k2stream.decode.varint import padded, read_varints
 from k2stream.records import LogBatch, Record
 from k2stream.rows import AvroSchema, avro_schema
@@ -137,3 +138,37 @@ def looks(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     monkeypatch.setattr(decoder_module, "RecordDecoder", Watched)
     return found
+
+
+def test_a_stream_with_some_odd_records_is_not_taken_apart_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One in twenty is not ASCII, which is no fault: after the bad record's log batch the next is looked at once more, then read as it is."""
+    odd: list[bytes | None] = [value(n, symbol="é" if n % 20 == 3 else "e") for n in range(RECORDS)]
+    looked_at = looks(monkeypatch)
+    decoder = Decoder("trade_v2", Schemas())
+    decoder.decode(batch_of(log_batch([*odd[:-1], b"bad"])))
+    decoder.decode(batch_of(log_batch(odd)))
+    looked_at.clear()
+    assert decoder.decode(batch_of(log_batch(odd))).rows.num_rows == RECORDS
+    assert looked_at == []
+
+
+def test_random_schema_ids_cost_no_more_than_their_records() -> None:
+    """Noise names as many schemas as there are records; all but a few go the way of the unknown without being sorted by name."""
+    values: list[bytes | None] = [b"\x00" + (1000 + n).to_bytes(4, "big") + b"x" for n in range(RECORDS)]
+    block = open_block(log_batch(values))
+    assert block is not None
+    (parts,) = split([block])
+    assert len(parts) == MOST_SCHEMAS + 1
+    assert sum(part.count for part in parts) == RECORDS
+    assert len(Decoder("trade_v2", Schemas()).decode(batch_of(log_batch(values))).rejects) == RECORDS
+
+
+def test_records_that_all_have_headers_fail_no_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are not plain, so they go one by one at once: no halving of a fetch that never can be read together."""
+    reads: list[int] = []
+    read = BlockReader.read
+    monkeypatch.setattr(BlockReader, "read", lambda self, blocks: (reads.append(len(blocks)), read(self, blocks))[1])
+    records = [Outgoing(b"key", value(n), 1_700_000_000_000, (("h", b"1"),)) for n in range(RECORDS)]
+    raw = build_log_batch(records)
+    decoded = Decoder("trade_v2", Schemas()).decode(batch_of(LogBatch.parse(TOPIC, 0, raw)))
+    assert (decoded.rows.num_rows, reads) == (RECORDS, [1])
