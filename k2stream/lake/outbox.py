@@ -155,6 +155,8 @@ class _Taking:
 
     def __init__(self, form: ParquetFormat, held_ids: HeldIds, source: Table, name: str, parcel: Parcel) -> None:
         self._form, self._held_ids, self._source, self._name, self._parcel = form, held_ids, source, name, parcel
+        self._copied: dict[str, tuple[pa.Array | None, list[DataFile]]] = {}
+        """By the file that was copied: which of its rows, and the copies. An attempt that is run again writes nothing twice."""
         self.rows = 0
 
     def on(self, head: Head, table: Table) -> Addition | None:
@@ -177,12 +179,17 @@ class _Taking:
                 if is_new is None and partition is not None:
                     self.rows += footer.num_rows
                     return [self._form.data_file(location, len(self._source.io.new_input(location)), footer, partition)]
+                known, files = self._copied.get(location, (None, []))
+                if files and (known == is_new if known is None or is_new is None else known.equals(is_new)):
+                    self.rows += sum(file.record_count for file in files)
+                    return files
                 new = pq.read_table(stream)
             new = new if is_new is None else new.filter(is_new)
             self.rows += new.num_rows
             copy = f"{data_folder(table)}/{self._parcel.prefix}-{uuid4()}"
             files = [self._form.write(table.io, f"{copy}-{number:05}.parquet", part) for number, part in enumerate(self._form.slices(new))]
             sync_folders_of(table.io, [file.file_path for file in files])
+            self._copied[location] = is_new, files
             return files
 
     def _partition(self, stream: InputStream) -> Partition | None:

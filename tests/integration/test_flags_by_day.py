@@ -105,6 +105,26 @@ def test_two_takers_append_the_days_of_a_window_once(site: LakeSite) -> None:
     assert by_day(site) == {0: [0, 2, 4], 1: [1, 3, 5]}
 
 
+def test_a_taking_that_loses_a_race_does_not_copy_again(site: LakeSite) -> None:
+    """A merge was faster: the days of a window are written once, however often their snapshot is tried."""
+    worker = worker_of(site)
+    flagging(site, worker, 0, [0, 1])
+    flagging(site, worker, 1, [0, 1])
+    worker.take_outbox(soon())
+    flagging(site, worker, 2, [0, 1, 2])
+    merged: list[object] = []
+
+    def merge() -> None:
+        merged.append(upkeep_of(site).compact("quality", is_whole=True).trouble)
+
+    slow = RowsLake.open(site.settings, TRADES, GAPS, DEAD_LETTERS, QUALITY, catalog=CatalogThatLosesTheRace(worker.catalog, other=merge))
+    assert slow.take_outbox(soon()) == 6
+    assert merged == [None]
+    assert by_day(site) == {0: [0, 2, 4, 6, 8, 10, 12, 15], 1: [1, 3, 5, 7, 9, 11, 13, 16], 2: [14, 17]}
+    written = [path for path in site.files("quality") if path.suffix == ".parquet" and min(site.parquet(str(path))[1]["offset"].to_pylist()) >= 12]
+    assert len(written) == 1 + 3  # what the window wrote, and its days
+
+
 def test_a_rollback_doubles_no_flag_of_any_day(site: LakeSite) -> None:
     """The same records are read again and flagged again: what the table holds is left out, day by day."""
     worker = worker_of(site)
