@@ -25,11 +25,10 @@ def require_co_partitioned(partitions: Mapping[str, int]) -> None:
 
 
 def redundant_topics(topics: Iterable[str]) -> frozenset[str]:
-    """Those that share venue and data type with another: every trade is reported in each of them."""
-    by_venue: defaultdict[TopicName, set[str]] = defaultdict(set)
+    """Those that share venue and data type with another: every trade is reported in each of them. Names of any form, as a foreign writer's may be."""
+    by_venue: defaultdict[str, set[str]] = defaultdict(set)
     for topic in set(topics):
-        name = TopicName.parse(topic)
-        by_venue[TopicName(name.asset_class, name.data_type, name.venue)].add(topic)
+        by_venue[venue_topic(topic)].add(topic)
     return frozenset(topic for twins in by_venue.values() if len(twins) > 1 for topic in twins)
 
 

@@ -31,7 +31,7 @@ from k2stream.query.gaps import gaps_now
 from k2stream.records import TopicPartition
 from k2stream.rows import avro_schema
 from k2stream.settings import Settings
-from k2stream.topics import TopicName, require_co_partitioned, resolve
+from k2stream.topics import TopicName, redundant_topics, require_co_partitioned, resolve
 from k2stream.transport.embedded_log import EmbeddedLog
 from k2stream.transport.embedded_sink import EmbeddedSink
 from k2stream.worker_process import WorkerProcess
@@ -235,6 +235,12 @@ def _play(first: int, count: int, *, then_stay: bool = False) -> Behaviour:
         await (stay if then_stay else drop)(venue, socket)
 
     return behave
+
+
+def test_topics_of_a_foreign_writer_are_redundant_with_none() -> None:
+    """A vector made by `k2 adopt` names what stood in the rows, of whatever form; a worker goes on with it."""
+    twins = {"market.crypto.trades.binance", "market.crypto.trades.binance-b"}
+    assert redundant_topics([*twins, "elsewhere", "market.crypto.trades.kraken"]) == twins
 
 
 def test_redundant_topics_of_unequal_partitions_are_refused() -> None:
