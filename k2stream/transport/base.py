@@ -68,6 +68,8 @@ class BatchNativeConsumer(PatientConsumer):
         self._arrived: list[tuple[TP, int, Sequence[LogBatch]]] = []
         self._event_starts: dict[TP, int] = {}
         self._begun: set[TP] = set()
+        self._events_are_due = self._events_flow = False
+        """Recovery has sought them; and resumed flow since."""
         """Batch partitions of this assignment that flow, or will when their positions are known."""
         self._seek_lock = asyncio.Lock()
         self._is_poked = False
@@ -135,6 +137,7 @@ class BatchNativeConsumer(PatientConsumer):
     async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
         """Batches flow at once; records of other topics once Faust has recovered its tables, which may take as long as they are large."""
         self._begun.clear()
+        self._events_are_due = self._events_flow = False
         await super().on_partitions_assigned(assigned, generation_id)
         batch_tps = {tp for tp in ensure_TPset(assigned) if self.is_batch_topic(tp.topic)}
         if self.app.should_stop or generation_id != self.app.consumer_generation_id:
@@ -160,7 +163,18 @@ class BatchNativeConsumer(PatientConsumer):
         batch_tps = {tp for tp in assigned if self.is_batch_topic(tp.topic)}
         if batch_tps - self._begun:
             self._begin_batches(batch_tps - self._begun)
-        return await self.until_answered(lambda: self._seek_events(assigned - batch_tps))
+        offsets: Mapping[TP, int] = await self.until_answered(lambda: self._seek_events(assigned - batch_tps))
+        self._events_are_due = True
+        return offsets
+
+    def resume_flow(self) -> None:
+        """Faust's hook. At the end of its recovery it resumes partitions, seeks, empties the queues of their agents, and then calls this.
+
+        It takes for granted that nothing is fetched until then, and batches make us fetch: a record that came before would be gone with its queue.
+        """
+        super().resume_flow()
+        self._events_flow = self._events_flow or self._events_are_due
+        self._poke()
 
     def _end_epoch(self, tps: set[TP]) -> dict[TP, int]:
         """Make everything under way of `tps` stale and stop reading them; gives the epochs that begin."""
@@ -243,7 +257,8 @@ class BatchNativeConsumer(PatientConsumer):
 
     def _fetchable(self, active: Iterable[TP]) -> set[TP]:
         has_room = self.budget.room_bytes > 0
-        return {tp for tp in active if not self.is_batch_topic(tp.topic) or (has_room and self._is_readable(tp))}
+        events = {tp for tp in active if not self.is_batch_topic(tp.topic) and (self._events_flow or self._is_changelog_tp(tp))}
+        return events | {tp for tp in active if has_room and self.is_batch_topic(tp.topic) and self._is_readable(tp)}
 
     def _is_readable(self, tp: TP) -> bool:
         reading = self._readings.get(tp)

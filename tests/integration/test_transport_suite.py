@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from faust.transport.consumer import Consumer
 
 from k2stream.records import Kind, TopicPartition
 from tests.integration.transport_site import CLEANED, EmbeddedSite, KafkaSite, Site, Worker, heavy, numbered, running, values
@@ -212,6 +213,25 @@ async def test_second_worker_of_a_group_is_refused(tmp_path: Path, caplog: pytes
 
     assert len(refusals) == 1
     assert f"process {os.getpid()}" in refusals[0]
+
+
+async def test_record_that_could_come_before_recovery_has_ended_is_not_lost(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Faust resumes partitions, seeks, and empties the queues of agents: on a slow machine there is time to fetch between the last two."""
+    seek = Consumer.perform_seek
+
+    async def slowly(self: Consumer) -> None:
+        await seek(self)
+        await asyncio.sleep(1)
+
+    monkeypatch.setattr(Consumer, "perform_seek", slowly)
+    tp, events = await one_partition(site), await one_partition(site)
+    await site.sink.send(events.topic, 0, values("a", "b"))
+    await numbered(site, tp, [3])
+    worker = Worker(site, tmp_path, [tp.topic], events=events.topic)
+    await site.commit(worker.group, events, 0)
+    async with running(worker):
+        await worker.until(lambda: len(worker.events) == 2, "the events did not come")
+    assert worker.events == [(0, b"a"), (1, b"b")]
 
 
 async def test_events_and_batches_of_one_worker_do_not_disturb_each_other(site: Site, tmp_path: Path) -> None:
