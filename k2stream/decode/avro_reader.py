@@ -8,13 +8,13 @@ from collections.abc import Callable
 from typing import Any
 
 from k2stream.decode.avro_type import SPANS, Array, AvroType, Decimal, Enum, Field, Fixed, Map, Plain, RecordType, Union
+from k2stream.decode.varint import VARINT_BYTES
 from k2stream.errors import DecodeError
 from k2stream.verdict import Reason
 
 Read = Callable[[bytes, int], tuple[Any, int]]
 """(body, position) -> value, position after it; raises BadBody."""
 
-VARINT_BYTES = 10
 WIDER = {"int": {"long", "float", "double"}, "long": {"float", "double"}, "float": {"double"}}
 
 

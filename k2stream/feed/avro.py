@@ -16,9 +16,6 @@ from k2stream.rows import avro_schema, body_schema
 FRAME = struct.Struct(">bI")
 """Confluent framing: magic byte 0 and the schema's id."""
 
-VARINT_BYTES = 10
-"""Most bytes of a 64-bit varint: ceil(64 / 7)."""
-
 NOTHING = pa.scalar(b"", pa.binary())
 
 

@@ -1,6 +1,6 @@
 """Coinbase Exchange, matches and tickers, to rows; pure."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from functools import lru_cache
 from typing import Any
@@ -49,10 +49,15 @@ def read(frame: bytes | str, *, new_id: NewId, now_us: int) -> Frame:
 
 
 def trade_row(data: dict[str, Any], message_id: str, now_us: int) -> Row:
-    base, quote = assets(text(data["product_id"]))
     orders = {name: word(data.get(name)) for name in ("maker_order_id", "taker_order_id")}
+    return match_row(data, text(data["product_id"]), message_id, now_us, {**orders, "book_sequence": str(whole(data["sequence"]))})
+
+
+def match_row(data: dict[str, Any], symbol: str, message_id: str, now_us: int, more: Mapping[str, str]) -> Row:
+    """A match as the stream and the REST endpoint both tell it, and `more` that its vendor_data begins with."""
+    base, quote = assets(symbol)
     return trade_of(
-        data["product_id"],
+        symbol,
         exchange=EXCHANGE,
         currency=quote,
         number=whole(data["trade_id"]),
@@ -60,7 +65,7 @@ def trade_row(data: dict[str, Any], message_id: str, now_us: int) -> Row:
         price=number(data["price"]),
         quantity=number(data["size"]),
         side=TAKER.get(data["side"], "UNKNOWN"),
-        vendor_data={**orders, "book_sequence": str(whole(data["sequence"])), "base_asset": base, "quote_asset": quote},
+        vendor_data={**more, "base_asset": base, "quote_asset": quote},
         message_id=message_id,
         now_us=now_us,
     )

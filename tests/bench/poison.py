@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -28,6 +28,7 @@ from k2stream.rows import avro_schema
 from k2stream.settings import Settings
 from k2stream.topics import TopicName
 from k2stream.transport.batch_builder import build_log_batch
+from k2stream.transport.bounded import bounded
 from k2stream.transport.embedded_log import EmbeddedLog
 from k2stream.transport.sink import Outgoing
 from k2stream.worker_process import WorkerProcess
@@ -141,7 +142,7 @@ def fill(home: Path, count: int, *, is_bad: Callable[[int], bool], mutations: tu
             clean.update(key for n, key in enumerate(keys, start) if n not in bad)
             _spoil(waiting, bad, chance, mutations)
             for partition, records in market.full_batches(waiting, is_last=True):
-                for few in _bounded(records):
+                for few in bounded(records, lambda record: len(record.value or b""), most=market.BATCH_RECORDS):
                     log.append_many([(market.TOPIC, partition, build_log_batch(few))])
     return clean
 
@@ -154,18 +155,6 @@ def _spoil(waiting: dict[int, list[Outgoing]], bad: set[int], chance: random.Ran
             if number in bad and record.value is not None:
                 other = chance.choice(records).value or b"\x00"
                 records[at] = replace(record, value=chance.choice(mutations)(chance, record.value, other))
-
-
-def _bounded(records: list[Outgoing]) -> Iterator[list[Outgoing]]:
-    few, size = [], 0
-    for record in records:
-        length = len(record.value or b"")
-        if few and size + length > 512 << 10:
-            yield few
-            few, size = [], 0
-        few.append(record)
-        size += length
-    yield few
 
 
 def run(home: Path, records: int) -> Figures:

@@ -1,10 +1,8 @@
 """Coinbase Exchange's trades by number, newest first, page by page back to the first wanted one; pure."""
 
-from typing import Any
 
-from k2stream.feed.coinbase import EXCHANGE, TAKER, assets
-from k2stream.feed.crypto import trade_of
-from k2stream.feed.frame import NewId, Row, number, read_fields, utc_us, whole
+from k2stream.feed.coinbase import match_row
+from k2stream.feed.frame import NewId, read_fields
 from k2stream.feed.rest.endpoint import PAGE_TRADES, Endpoint, Page, Question, Wanted, numbers_of, parsed_json, word_in
 
 URL = "https://api.exchange.coinbase.com"
@@ -25,7 +23,7 @@ def read(body: bytes, question: Question, wanted: Wanted, *, new_id: NewId, now_
     Raises DecodeError.
     """
     found = parsed_json(body, "Coinbase", list)
-    trades = tuple(read_fields(t, lambda d: _row(d, wanted.symbol, new_id(), now_us), required=TRADE, what="A trade of Coinbase") for t in found)
+    trades = tuple(read_fields(t, lambda d: match_row(d, wanted.symbol, new_id(), now_us, {}), required=TRADE, what="A trade of Coinbase") for t in found)
     if not trades:
         return Page((), None, None)
     lowest, highest = numbers_of(trades)
@@ -38,24 +36,6 @@ def read(body: bytes, question: Question, wanted: Wanted, *, new_id: NewId, now_
 
 def _before_number(symbol: str, cursor: int) -> Question:
     return Question(f"/products/{symbol}/trades", (("after", str(cursor)), ("limit", str(PAGE_TRADES))), cursor)
-
-
-def _row(data: dict[str, Any], symbol: str, message_id: str, now_us: int) -> Row:
-    """As the stream's match of the same trade, whose orders and place in the book are not told here."""
-    base, quote = assets(symbol)
-    return trade_of(
-        symbol,
-        exchange=EXCHANGE,
-        currency=quote,
-        number=whole(data["trade_id"]),
-        at_us=utc_us(data["time"]),
-        price=number(data["price"]),
-        quantity=number(data["size"]),
-        side=TAKER.get(data["side"], "UNKNOWN"),
-        vendor_data={"base_asset": base, "quote_asset": quote},
-        message_id=message_id,
-        now_us=now_us,
-    )
 
 
 ENDPOINT = Endpoint(
