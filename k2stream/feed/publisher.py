@@ -14,7 +14,6 @@ from aiokafka.partitioner import murmur2
 from k2stream.clock import Clock, SystemClock
 from k2stream.feed.avro import encode
 from k2stream.topics import KINDS
-from k2stream.transport.bounded import BATCH_BYTES
 from k2stream.transport.sink import LogSink, Outgoing
 
 MARKER, SESSION, TIME_US = "k2-marker", "k2-session", "k2-time-us"
@@ -23,6 +22,9 @@ SESSION_START, RECONNECT = "session_start", "reconnect"
 
 BATCH_RECORDS = 1000
 """Records of a log batch: about 200 kB before compression; more gains nothing, fewer cost a transaction each."""
+
+BATCH_BYTES = 512 << 10
+"""... or so much of keys and values: half of what Kafka takes at once by default, and a refused batch would be sent for ever."""
 
 ENCODE_ROWS = 8192
 
