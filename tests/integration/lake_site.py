@@ -137,6 +137,11 @@ class LakeSite:
         found = store.fs_by_scheme(parts.scheme, parts.netloc).get_file_info(FileSelector(parts.netloc + parts.path, recursive=True))
         return {PurePosixPath(f.path) for f in found if f.type == FileType.File}
 
+    def location(self, path: PurePosixPath) -> str:
+        """Of one of these files, as the catalog's file store wants it: with the scheme of an object store."""
+        scheme = urlsplit(self.stranger().location()).scheme
+        return f"{scheme}://{path}" if scheme == "s3" else str(path)
+
     @cached_property
     def io(self) -> FileIO:
         """Of one catalog for the whole test: a reader in a loop would take a connection each time."""

@@ -121,7 +121,7 @@ def test_a_taking_that_loses_a_race_does_not_copy_again(site: LakeSite) -> None:
     assert slow.take_outbox(soon()) == 6
     assert merged == [None]
     assert by_day(site) == {0: [0, 2, 4, 6, 8, 10, 12, 15], 1: [1, 3, 5, 7, 9, 11, 13, 16], 2: [14, 17]}
-    written = [path for path in site.files("quality") if path.suffix == ".parquet" and min(site.parquet(str(path))[1]["offset"].to_pylist()) >= 12]
+    written = [path for path in site.files("quality") if path.suffix == ".parquet" and min(site.parquet(site.location(path))[1]["offset"].to_pylist()) >= 12]
     assert len(written) == 1 + 3  # what the window wrote, and its days
 
 
