@@ -54,6 +54,8 @@ The previous row is the one that moved the stream on last: late rows and fills a
 """
 
 VERSION = 1
+NAME_BYTES = 256
+"""What an event is named by fits; msgpack takes and gives back a quarter of a megabyte otherwise, for each event."""
 
 
 class Tracker:
@@ -222,7 +224,7 @@ def _moves_on(stream: Stream, row: Row, run: Run, notes: PartitionNotes) -> bool
 
 def event_id(stream: tuple[str, str, str], kind: str, sequences: tuple[int, int], origin: tuple[str, int, int]) -> str:
     """Name of an event: hash of (exchange, symbol, data type), kind, range and (topic, partition, offset) of its row."""
-    return hashlib.blake2b(msgpack.packb((*stream, str(kind), *sequences, *origin)), digest_size=16).hexdigest()
+    return hashlib.blake2b(msgpack.packb((*stream, str(kind), *sequences, *origin), buf_size=NAME_BYTES), digest_size=16).hexdigest()
 
 
 def severity_of(missing: int, small_rows: int) -> str:

@@ -8,7 +8,7 @@ Pure: no I/O, no clock. What was decided here is decided once; the commit only w
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pyarrow as pa
@@ -88,24 +88,36 @@ def judge_many(batches: Sequence[Batch], decoded: Sequence[Decoded], by: Judging
     Raises UnexplainedHole if an offset of a batch is neither a record nor a hole with a cause.
     """
     counts = [d.rows.num_rows for d in decoded]
-    if len(batches) > 1 and 0 < sum(counts) < SMALL_ROWS * len(batches):
-        columns = [f.name for f in own_columns(decoded[0].rows.schema) if not pa.types.is_nested(f.type)]
-        rows = pa.concat_tables([d.rows.select(columns) for d in decoded]).combine_chunks()
-        if not validate(rows, exchange=by.exchange, asset_class=by.asset_class, now_us=by.now_us, limits=by.limits):
-            keys, ends = _keys_of(rows), np.cumsum([0, *counts])
-            return [_judged(b, d, d.rows, d.rejects, keys[i:j], by) for b, d, i, j in zip(batches, decoded, ends, ends[1:], strict=False)]
-    return [judge(b, d, by) for b, d in zip(batches, decoded, strict=True)]
+    if len(batches) == 1 or not 0 < sum(counts) < SMALL_ROWS * len(batches):
+        return [judge(b, d, by) for b, d in zip(batches, decoded, strict=True)]
+    columns = [f.name for f in own_columns(decoded[0].rows.schema) if not pa.types.is_nested(f.type)]
+    rows = pa.concat_tables([d.rows.select(columns) for d in decoded]).combine_chunks()
+    invalid = _invalid(rows, by)
+    keys = _keys_of(without(rows, [i.row for i in invalid]))
+    judged: list[Judged] = []
+    first = at = 0
+    for batch, of_one, count in zip(batches, decoded, counts, strict=True):
+        mine = [replace(i, row=i.row - first) for i in invalid if first <= i.row < first + count]
+        kept = count - len(mine)
+        judged.append(_judged(batch, of_one, mine, keys[at : at + kept], by))
+        first, at = first + count, at + kept
+    return judged
 
 
 def judge(batch: Batch, decoded: Decoded, by: Judging) -> Judged:
     """One batch as rows with keys and the filter's word, and its rejects; raises UnexplainedHole as judge_many does."""
-    invalid = validate(decoded.rows, exchange=by.exchange, asset_class=by.asset_class, now_us=by.now_us, limits=by.limits)
+    invalid = _invalid(decoded.rows, by)
+    return _judged(batch, decoded, invalid, _keys_of(without(decoded.rows, [i.row for i in invalid])), by)
+
+
+def _invalid(rows: pa.Table, by: Judging) -> list[Invalid]:
+    return validate(rows, exchange=by.exchange, asset_class=by.asset_class, now_us=by.now_us, limits=by.limits)
+
+
+def _judged(batch: Batch, decoded: Decoded, invalid: Sequence[Invalid], keys: NDArray[np.uint64], by: Judging) -> Judged:
+    """`keys` are those of its valid rows."""
     rows = without(decoded.rows, [i.row for i in invalid])
     rejects = (*decoded.rejects, *rejects_of(batch, invalid)) if invalid else decoded.rejects
-    return _judged(batch, decoded, rows, rejects, _keys_of(rows), by)
-
-
-def _judged(batch: Batch, decoded: Decoded, rows: pa.Table, rejects: Sequence[Reject], keys: NDArray[np.uint64], by: Judging) -> Judged:
     return Judged(
         tp=batch.tp,
         first_offset=batch.first_offset,

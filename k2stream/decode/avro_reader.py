@@ -59,6 +59,8 @@ def _resolve(w: AvroType, r: AvroType) -> Read:
             return _fixed(w.size)
         case Array(), Array():
             return _blocks(_resolve(w.items, r.items))
+        case Map(Plain("string")), Map(Plain("string")):
+            return _text_map
         case Map(), Map():
             return _blocks(_pair(_resolve(w.values, r.values)))
         case RecordType(), RecordType():
@@ -275,22 +277,60 @@ def _pair(read_value: Read) -> Read:
 
 
 def _blocks(read_item: Read) -> Read:
-    """Arrays and maps: blocks of items until a block of none; a negative count is followed by the block's size."""
+    """Arrays and maps: blocks of items until a block of none."""
 
     def read(body: bytes, at: int) -> tuple[list[Any], int]:
         items: list[Any] = []
         while True:
-            count, at = read_long(body, at)
-            if count == 0:
+            count, size, at = _block_head(body, at)
+            if not count:
                 return items, at
-            size, at = read_long(body, at) if count < 0 else (None, at)
             begin = at
-            if abs(count) > len(body) - at:
-                raise BadBody(Reason.TRUNCATED, f"{abs(count)} items should follow at byte {at}, found {len(body) - at} bytes.")
-            for _ in range(abs(count)):
+            for _ in range(count):
                 item, at = read_item(body, at)
                 items.append(item)
-            if size is not None and at - begin != size:
-                raise BadBody(Reason.MALFORMED, f"The block at byte {begin} says {size} bytes, found {at - begin}.")
+            _check_block(begin, at, size)
 
     return read
+
+
+def _block_head(body: bytes, at: int) -> tuple[int, int | None, int]:
+    """How many items follow, how many bytes if that is said (behind a negative count), and where."""
+    count, at = read_long(body, at)
+    size, at = read_long(body, at) if count < 0 else (None, at)
+    if abs(count) > len(body) - at:
+        raise BadBody(Reason.TRUNCATED, f"{abs(count)} items should follow at byte {at}, found {len(body) - at} bytes.")
+    return abs(count), size, at
+
+
+def _check_block(begin: int, end: int, size: int | None) -> None:
+    if size is not None and end - begin != size:
+        raise BadBody(Reason.MALFORMED, f"The block at byte {begin} says {size} bytes, found {end - begin}.")
+
+
+def _text_map(body: bytes, at: int) -> tuple[list[Any], int]:
+    """A map of strings as `_blocks` and `_string` read it, in one loop: random bytes are maps of thousands, or thousands of blocks of one entry."""
+    length, pairs = len(body), list[tuple[str, str]]()
+    while True:
+        head = body[at] if at < length else 1
+        if not head & 0x81 and head >> 1 < length - at:
+            count, size, at = head >> 1, None, at + 1
+        else:
+            count, size, at = _block_head(body, at)
+        if not count:
+            return pairs, at
+        begin = at
+        for _ in range(count):
+            try:
+                middle = at + 1 + (body[at] >> 1)
+                end = middle + 1 + (body[middle] >> 1)
+                if end <= length and not (body[at] | body[middle]) & 0x81:
+                    pairs.append((body[at + 1 : middle].decode(), body[middle + 1 : end].decode()))
+                    at = end
+                    continue
+            except (IndexError, UnicodeDecodeError):  # said below, with its place
+                pass
+            key, at = _string(body, at)
+            value, at = _string(body, at)
+            pairs.append((key, value))
+        _check_block(begin, at, size)

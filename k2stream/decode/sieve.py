@@ -13,9 +13,12 @@ from numpy.typing import NDArray
 
 from k2stream.decode.avro_type import SPANS, Array, AvroType, Decimal, Enum, Fixed, Map, Plain, RecordType, nullable
 from k2stream.decode.encoded_size import FIXED_PLAIN
-from k2stream.decode.varint import Mask, Places, read_varints
+from k2stream.decode.varint import Mask, Places, read_varints, words_of
 
 MOST_ITEMS = 32
+LONGEST_STRING_BYTES = 512
+HIGH_BITS = np.array([0x8080808080808080 & ((1 << 8 * n) - 1) for n in range(9)], np.uint64)
+"""Of the first n bytes of a word: set in none that is ASCII."""
 INT_SPAN = (-(1 << 31), (1 << 31) - 1)
 
 
@@ -25,13 +28,11 @@ class Bodies:
 
     data: NDArray[np.uint8]
     """Padded."""
-    high: NDArray[np.uint8]
-    """How many bytes before each position are not ASCII, modulo 256: 256 in one word pass for none, and the proof has the last word."""
     ends: Places
 
     def of(self, which: NDArray[np.int64]) -> "Bodies":
         """Some of them."""
-        return Bodies(self.data, self.high, self.ends[which])
+        return Bodies(self.data, self.ends[which])
 
 
 Walked = tuple[Places, Mask]
@@ -42,9 +43,7 @@ def passing(data: NDArray[np.uint8], starts: Places, ends: Places, schema: Recor
     """Whether the padded bytes from start to end look like a body of `schema`, for each body."""
     if not len(starts):
         return np.zeros(0, np.bool_)
-    high = np.zeros(len(data) + 1, np.uint8)
-    np.cumsum(data >> 7, out=high[1:], dtype=np.uint8)
-    bodies = Bodies(data, high, ends)
+    bodies = Bodies(data, ends)
     at, is_well = starts, starts <= ends
     for field in schema.fields:
         at, is_fine = _walk(field.type, bodies, np.where(is_well, at, ends))
@@ -91,11 +90,23 @@ def _sized(bodies: Bodies, at: Places) -> Walked:
 
 
 def _string(bodies: Bodies, at: Places) -> Walked:
-    """The length is of a string before its bytes, and a length has high bytes too: only what lies behind it must be ASCII."""
     length, first, is_well = read_varints(bodies.data, at)
     is_well &= (length >= 0) & (length <= bodies.ends - first)
-    end = np.where(is_well, first + length, bodies.ends)
-    return end, is_well & (bodies.high[end] == bodies.high[np.minimum(first, end)])
+    length = np.where(is_well, length, 0)
+    return np.where(is_well, first + length, bodies.ends), is_well & _are_ascii(bodies.data, np.minimum(first, bodies.ends), length)
+
+
+def _are_ascii(data: NDArray[np.uint8], at: Places, lengths: NDArray[np.int64]) -> Mask:
+    """Whether so many bytes from these places are; what is longer than LONGEST_STRING_BYTES is not looked through."""
+    words = words_of(data)
+    is_ascii: Mask = (words[at] & HIGH_BITS[np.minimum(lengths, 8)]) == 0
+    longer, done = np.flatnonzero(lengths > 8), 8
+    while len(longer) and done < LONGEST_STRING_BYTES:
+        is_ascii[longer] &= (words[at[longer] + done] & HIGH_BITS[np.minimum(lengths[longer] - done, 8)]) == 0
+        done += 8
+        longer = longer[lengths[longer] > done]
+    is_ascii[longer] = False
+    return is_ascii
 
 
 def _decimal(bodies: Bodies, at: Places, precision: int) -> Walked:

@@ -33,13 +33,14 @@ def split(blocks: Sequence[Block], *, held_to: Callable[[int], RecordType | None
     able = [(block, starts) for block, starts in zip(blocks, beginnings, strict=True) if starts is not None]
     if not able:
         return [[block] for block in blocks]
-    raw = b"".join(block.raw for block, _ in able)
+    data = padded(block.raw for block, _ in able)
     sizes = np.array([len(block.raw) for block, _ in able])
     starts = np.concatenate([starts + shift for (_, starts), shift in zip(able, np.cumsum(sizes) - sizes, strict=True)])
-    records = _records(padded(np.frombuffer(raw, np.uint8)), np.append(starts, len(raw)), places_of([block for block, _ in able]))
+    borders = np.append(starts, sizes.sum())
+    records = _records(data, borders, places_of([block for block, _ in able]))
     ids = records.schema_ids()
     sifted = ids if held_to is None else records.sifted(ids, held_to)
-    whole = pa.Array.from_buffers(pa.large_binary(), len(starts), [None, pa.py_buffer(np.append(starts, len(raw))), pa.py_buffer(raw)])
+    whole = pa.Array.from_buffers(pa.large_binary(), len(starts), [None, pa.py_buffer(borders), pa.py_buffer(data)])
     parts, at = list[list[Block]](), 0
     for block, of_one in zip(blocks, beginnings, strict=True):
         count = 0 if of_one is None else len(of_one)

@@ -23,6 +23,8 @@ from k2stream.transport.sink import Outgoing
 log = structlog.get_logger(__name__)
 
 HEAD = struct.Struct(">I")
+PACKED_BYTES = 1024
+"""What most records fit; msgpack takes and gives back a quarter of a megabyte otherwise, for each record."""
 
 Where = Literal["memory", "disk", "nowhere"]
 """Where the next record would go; nowhere: reading stands still."""
@@ -171,7 +173,7 @@ class Spool:
 
 
 def _packed(record: Outgoing) -> bytes:
-    body: bytes = msgpack.packb((record.key, record.value, record.timestamp_ms, record.headers))
+    body: bytes = msgpack.packb((record.key, record.value, record.timestamp_ms, record.headers), buf_size=PACKED_BYTES)
     return HEAD.pack(len(body)) + body
 
 

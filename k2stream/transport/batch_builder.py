@@ -1,15 +1,22 @@
 """Log batches as Kafka writes them, built from records; base offset 0 until a log appends them."""
 
+import struct
 from collections.abc import Sequence
 
+import cramjam
 from aiokafka.record.default_records import DefaultRecordBatch, DefaultRecordBatchBuilder
+from aiokafka.record.util import calc_crc32c
 
-from k2stream.records import HEADER
+from k2stream.records import HEADER, LENGTH_BEFORE
 from k2stream.transport.sink import Outgoing
 
 CODECS = {"none": 0, "gzip": 1, "snappy": 2, "lz4": 3, "zstd": 4}
 NO_LIMIT_BYTES = 1 << 30
 """The builder stops at a size; who calls it decides how much goes into one batch."""
+LZ4_LEVEL = 1
+"""aiokafka packs at 9, which takes twenty times as long and holds the interpreter meanwhile, for a hundredth less."""
+CRC, ATTRIBUTES_AT = struct.Struct(">I"), 21
+"""The checksum lies before the attributes and is of all bytes from there."""
 
 
 def build_log_batch(records: Sequence[Outgoing], codec: str = "lz4") -> bytes:
@@ -19,9 +26,10 @@ def build_log_batch(records: Sequence[Outgoing], codec: str = "lz4") -> bytes:
     """
     if not records:
         raise ValueError("A log batch holds at least one record.")
+    is_lz4 = codec == "lz4"
     builder = DefaultRecordBatchBuilder(
         magic=2,
-        compression_type=CODECS[codec],
+        compression_type=0 if is_lz4 else CODECS[codec],
         is_transactional=0,
         producer_id=-1,
         producer_epoch=-1,
@@ -30,7 +38,22 @@ def build_log_batch(records: Sequence[Outgoing], codec: str = "lz4") -> bytes:
     )
     for offset, r in enumerate(records):
         builder.append(offset, r.timestamp_ms, r.key, r.value, list(r.headers))
-    return bytes(builder.build())
+    raw = bytes(builder.build())
+    return _packed(raw) if is_lz4 else raw
+
+
+def _packed(raw: bytes) -> bytes:
+    """The same log batch with its records packed by LZ4; as it was if that makes it no smaller."""
+    # Kafka's brokers know no linked blocks (KIP-57).
+    packer = cramjam.lz4.Compressor(level=LZ4_LEVEL, content_checksum=False, block_linked=False)
+    packer.compress(raw[HEADER.size :])
+    packed = bytes(packer.finish())
+    if HEADER.size + len(packed) >= len(raw):
+        return raw
+    base, _, epoch, magic, _, attributes, *others = HEADER.unpack_from(raw)
+    header = HEADER.pack(base, HEADER.size - LENGTH_BEFORE + len(packed), epoch, magic, 0, attributes | CODECS["lz4"], *others)
+    checked = header[ATTRIBUTES_AT:] + packed
+    return header[: ATTRIBUTES_AT - CRC.size] + CRC.pack(calc_crc32c(checked)) + checked
 
 
 def offsets_of(raw: bytes | bytearray | memoryview) -> int:

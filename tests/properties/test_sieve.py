@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from k2stream.decode import decoder as decoder_module
+from k2stream.decode.avro_reader import BadBody, read_long
 from k2stream.decode.avro_type import parse
 from k2stream.decode.block import BlockReader, open_block
 from k2stream.decode.decoder import Decoder
@@ -43,7 +44,7 @@ def value(n: int, **changed: Any) -> bytes:
 def is_passing(bodies: Iterable[bytes]) -> list[bool]:
     whole = list(bodies)
     ends = np.cumsum([len(b) for b in whole])
-    return passing(padded(np.frombuffer(b"".join(whole), np.uint8)), ends - [len(b) for b in whole], ends, parse(SCHEMA)).tolist()
+    return passing(padded(whole), ends - [len(b) for b in whole], ends, parse(SCHEMA)).tolist()
 
 
 def changed(data: st.DataObject, body: bytes) -> bytes:
@@ -80,7 +81,9 @@ def test_a_body_that_passes_is_one_that_the_joined_read_proves(data: st.DataObje
 def test_good_bodies_pass_and_odd_ones_wait_for_a_closer_look() -> None:
     """Letters beyond ASCII, many entries and numbers of many digits are good, and rare enough to be read one by one."""
     good = [a_trade(n) for n in range(20)] + [a_trade(1, vendor_data={str(n): "x" for n in range(7)}), a_trade(2, source_sequence=None, symbol="")]
-    odd = [a_trade(1, symbol="é"), a_trade(2, trade_conditions=["x"] * 33), a_trade(3, price=Decimal(10**10 - 1))]
+    good += [a_trade(3, trade_id="x" * size) for size in (7, 8, 9, 16, 63, 64, 511, 512)]
+    odd = [a_trade(1, trade_id=text) for text in ("x" * 7 + "é", "x" * 30 + "é", "x" * 513)]
+    odd += [a_trade(1, symbol="é"), a_trade(2, trade_conditions=["x"] * 33), a_trade(3, price=Decimal(10**10 - 1))]
     assert is_passing(body_of(SCHEMA, t) for t in [*good, *odd]) == [True] * len(good) + [False] * len(odd)
 
 
@@ -89,8 +92,24 @@ def test_numbers_are_read_as_they_were_written(numbers: list[int]) -> None:
     """Of one to ten bytes, all at once."""
     written = [body_of({"type": "record", "name": "N", "fields": [{"name": "n", "type": "long"}]}, {"n": n}) for n in numbers]
     ends = np.cumsum([len(w) for w in written], dtype=np.int64)
-    found, at, is_well = read_varints(padded(np.frombuffer(b"".join(written), np.uint8)), ends - np.array([len(w) for w in written], dtype=np.int64))
+    found, at, is_well = read_varints(padded(written), ends - np.array([len(w) for w in written], dtype=np.int64))
     assert (found.tolist(), at.tolist(), is_well.all()) == (numbers, ends.tolist(), True)
+
+
+@given(st.lists(st.sampled_from([0, 1, 0x7F, 0x80, 0x81, 0xFF]) | st.integers(0, 255), min_size=1, max_size=60).map(bytes))
+def test_bytes_that_are_no_number_are_known_at_every_place(data: bytes) -> None:
+    """Whatever lies there: the number and its end, or that there is none, or none as short as can be."""
+    numbers, ends, is_well = read_varints(padded([data]), np.arange(len(data)))
+    for at, (number, end, well) in enumerate(zip(numbers.tolist(), ends.tolist(), is_well.tolist(), strict=True)):
+        try:
+            expected = read_long(data + bytes(10), at)
+        except BadBody:
+            assert not well
+            continue
+        is_short = expected[1] == at + 1 or (data + bytes(10))[expected[1] - 1] != 0
+        assert well == is_short
+        if well:
+            assert (number, end) == expected
 
 
 @pytest.mark.parametrize("first", [True, False])

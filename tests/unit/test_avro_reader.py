@@ -3,6 +3,8 @@
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from k2stream.decode.avro_reader import BadBody, reader_of
 from k2stream.decode.avro_type import parse
@@ -91,3 +93,36 @@ def test_schemas_that_cannot_be_read_safely_are_refused(schema: dict[str, Any]) 
     """Recursion, items of no bytes and things that are no schema make no reader."""
     with pytest.raises(DecodeError):
         parse(schema)
+
+
+def zigzag(value: int) -> bytes:
+    """As Avro writes a number of at most two bytes."""
+    left = (value << 1) ^ (value >> 63)
+    return bytes([left]) if left < 0x80 else bytes([left & 0x7F | 0x80, left >> 7])
+
+
+def found_in(t: Any, body: bytes) -> Any:
+    """The value of a body of one field, or why there is none."""
+    try:
+        return read(record(t), body)["f0"]
+    except BadBody as exc:
+        return exc.reason, str(exc)
+
+
+A_TEXT = st.one_of(st.text(max_size=3), st.sampled_from(["", "x" * 63, "x" * 64, "é" * 40])).map(str.encode)
+A_MAP_ENTRY = st.tuples(A_TEXT, A_TEXT).map(lambda pair: b"".join(zigzag(len(text)) + text for text in pair))
+A_MAP_BLOCK = st.lists(A_MAP_ENTRY, min_size=1, max_size=4).flatmap(
+    lambda items: st.sampled_from([zigzag(len(items)), zigzag(-len(items)) + zigzag(len(b"".join(items)))]).map(lambda head: head + b"".join(items))
+)
+
+
+@given(blocks=st.lists(A_MAP_BLOCK, max_size=3), rest=st.binary(max_size=6), at=st.integers(0, 60), byte=st.integers(0, 255), is_spoiled=st.booleans())
+def test_a_map_of_strings_is_read_as_pairs_of_strings_are(blocks: list[bytes], rest: bytes, at: int, byte: int, is_spoiled: bool) -> None:
+    """One loop, and the same values, refusals and places as item by item."""
+    body = bytearray(b"".join(blocks) + b"\0")
+    if is_spoiled:
+        body[at % len(body)] = byte
+        body += rest
+    pairs = {"type": "array", "items": {"type": "record", "name": "Pair", "fields": [{"name": n, "type": "string"} for n in "kv"]}}
+    one, other = found_in({"type": "map", "values": "string"}, bytes(body)), found_in(pairs, bytes(body))
+    assert one == ([(pair["k"], pair["v"]) for pair in other] if isinstance(other, list) else other)
