@@ -1,7 +1,7 @@
 """Questions put to the trades at one snapshot, and the receipt that their answer rests on: what `k2 query` and `k2 api` say alike."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 import pyarrow as pa
@@ -11,6 +11,7 @@ from k2stream.lake.head import Head
 from k2stream.lake.reader import TableReader
 from k2stream.query.completeness import Ledger, completeness, marked_bars
 from k2stream.query.engine import Engine
+from k2stream.query.names import as_kept, exchanges, unknown_symbol
 from k2stream.query.questions import daily_bars, files_for, trades
 from k2stream.query.receipt import Receipt
 from k2stream.table_file import TableFile
@@ -22,6 +23,8 @@ class Answer:
 
     rows: pa.Table
     receipt: Receipt
+    note: str = ""
+    """A sentence, if the question names an exchange or a symbol that no row has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +33,7 @@ class Wanted:
 
     symbol: str | None = None
     exchange: str | None = None
+    """In any case."""
     start: datetime | None = None
     end: datetime | None = None
     limit: int = 20
@@ -40,9 +44,10 @@ class Wanted:
 
 def newest_trades(reader: TableReader, engine: Engine, wanted: Wanted) -> Answer:
     """Trades, newest first, as k2stream.rows.TRADES. Raises QueryError, and LakeError if the snapshot is gone or the table cannot be read."""
-    head, files = _pinned(reader, wanted)
-    rows = trades(engine, files, symbol=wanted.symbol, exchange=wanted.exchange, start=wanted.start, end=wanted.end, limit=wanted.limit)
-    return Answer(rows, receipt_of(reader, head, files))
+    pinned = Pinned.of(reader, engine, wanted)
+    exact = pinned.wanted
+    rows = trades(engine, pinned.files, symbol=exact.symbol, exchange=exact.exchange, start=exact.start, end=exact.end, limit=exact.limit)
+    return pinned.answer(rows)
 
 
 def bars_by_day(reader: TableReader, engine: Engine, wanted: Wanted) -> Answer:
@@ -52,18 +57,42 @@ def bars_by_day(reader: TableReader, engine: Engine, wanted: Wanted) -> Answer:
     """
     if wanted.start is not None or wanted.end is not None:
         raise QueryError("Daily bars are of whole days (UTC); expected no start and no end.")
-    head, files = _pinned(reader, wanted)
-    bars = daily_bars(engine, files, symbol=wanted.symbol, exchange=wanted.exchange)
-    ledger = Ledger(files, reader.beside("gaps").newest_files(), reach=head.vector)
-    rows = marked_bars(engine, bars, completeness(engine, ledger, symbol=wanted.symbol, exchange=wanted.exchange))
-    return Answer(rows, receipt_of(reader, head, files))
+    pinned = Pinned.of(reader, engine, wanted)
+    symbol, exchange = pinned.wanted.symbol, pinned.wanted.exchange
+    bars = daily_bars(engine, pinned.files, symbol=symbol, exchange=exchange)
+    ledger = Ledger(pinned.files, reader.beside("gaps").newest_files(), reach=pinned.head.vector)
+    return pinned.answer(marked_bars(engine, bars, completeness(engine, ledger, symbol=symbol, exchange=exchange)))
 
 
-def _pinned(reader: TableReader, wanted: Wanted) -> tuple[Head, list[TableFile]]:
-    head = reader.head() if wanted.snapshot_id is None else reader.head_at(wanted.snapshot_id)
-    if head.snapshot_id is None:
-        return head, []
-    return head, list(files_for(reader.files(head.snapshot_id), symbol=wanted.symbol, exchange=wanted.exchange, start=wanted.start, end=wanted.end))
+@dataclass(frozen=True, slots=True)
+class Pinned:
+    """A question at one snapshot, with the names that its rows have."""
+
+    reader: TableReader
+    engine: Engine
+    wanted: Wanted
+    note: str
+    head: Head
+    all_files: Sequence[TableFile]
+    files: Sequence[TableFile]
+    """Those that may hold an answer."""
+
+    @classmethod
+    def of(cls, reader: TableReader, engine: Engine, wanted: Wanted) -> "Pinned":
+        """At the snapshot wanted, else the newest. Raises QueryError, LakeError."""
+        head = reader.head() if wanted.snapshot_id is None else reader.head_at(wanted.snapshot_id)
+        files = [] if head.snapshot_id is None else reader.files(head.snapshot_id)
+        asked = as_kept(wanted.exchange, exchanges(engine, files) if wanted.exchange is not None else ())
+        exact = replace(wanted, exchange=asked.exchange)
+        worth = files_for(files, symbol=exact.symbol, exchange=exact.exchange, start=exact.start, end=exact.end)
+        return cls(reader, engine, exact, asked.note, head, files, worth)
+
+    def answer(self, rows: pa.Table) -> Answer:
+        """`rows` with their receipt; of no rows it is said whether there can be any."""
+        note = self.note
+        if not note and not rows.num_rows:
+            note = unknown_symbol(self.engine, self.all_files, self.wanted.symbol, self.wanted.exchange)
+        return Answer(rows, receipt_of(self.reader, self.head, self.files), note)
 
 
 def receipt_of(reader: TableReader, head: Head, files: Sequence[TableFile]) -> Receipt:

@@ -16,6 +16,7 @@ from k2stream.lake.waivers import append_waivers
 from k2stream.query.completeness import Ledger, completeness
 from k2stream.query.engine import Engine
 from k2stream.query.gaps import OWING, GapFilter, State, gaps_now, history, rows_around
+from k2stream.query.names import Asked, as_kept, exchanges
 from k2stream.sequence_state import Kind
 from k2stream.settings import Settings
 from k2stream.table_file import TableFile
@@ -50,6 +51,15 @@ def list_gaps(settings: Settings, wanted: GapFilter) -> pa.Table:
     """Gaps as k2stream.query.gaps.GAPS. Raises QueryError, LakeError."""
     with Engine.of(settings) as engine:
         return gaps_now(engine, files_of(settings, "gaps"), wanted)
+
+
+def exchange_asked(settings: Settings, exchange: str | None, *data_types: str) -> Asked:
+    """An exchange as the rows of these data types have it. Raises QueryError, LakeError."""
+    if exchange is None:
+        return Asked(None)
+    with closing(TableReader.open_reader(settings, "gaps")) as reader, Engine.of(settings) as engine:
+        tables = [table for name in data_types if (table := reader.beside(name)).exists()]
+        return as_kept(exchange, set[str]().union(*(exchanges(engine, table.newest_files()) for table in tables)))
 
 
 def show_gap(settings: Settings, id: str, *, rows: int = 3) -> GapStory:

@@ -1,6 +1,7 @@
 """The REST service: questions over HTTP, read only, each answer with its receipt. Blocking work runs in threads."""
 
 import asyncio
+import json
 import threading
 from collections.abc import Callable, Mapping
 
@@ -137,9 +138,11 @@ def wanted_of(query: Mapping[str, str]) -> Wanted:
 
 
 def _said(answer: Answer, form: str) -> web.Response:
-    receipt = web.json_response(answer.receipt.as_json()).text
+    receipt = json.dumps(answer.receipt.as_json())
     if form == "csv":
-        return web.Response(text=as_csv(answer.rows), content_type="text/csv", headers={"X-K2-Receipt": receipt or ""})
+        noted = {"X-K2-Note": json.dumps(answer.note)} if answer.note else {}  # in ASCII, as headers are: it names what was asked
+        return web.Response(text=as_csv(answer.rows), content_type="text/csv", headers={"X-K2-Receipt": receipt, **noted})
     if form != "json":
         raise QueryError(f"format={form}: expected json or csv.")
-    return web.Response(text=f'{{"receipt": {receipt},\n"rows": {as_json(answer.rows)}}}\n', content_type="application/json")
+    note = f'"note": {json.dumps(answer.note)},\n' if answer.note else ""
+    return web.Response(text=f'{{"receipt": {receipt},\n{note}"rows": {as_json(answer.rows)}}}\n', content_type="application/json")

@@ -9,11 +9,12 @@ if TYPE_CHECKING:
 
     from k2stream.gap_ledger import Gap
     from k2stream.query.gaps import GapFilter
+    from k2stream.settings import Settings
 
 app = typer.Typer(help="What is missing, and why.", no_args_is_help=True)
 
 Symbol = Annotated[str | None, typer.Option(help="Only this symbol, as in BHP.")]
-Exchange = Annotated[str | None, typer.Option(help="Only this exchange, as in ASX.")]
+Exchange = Annotated[str | None, typer.Option(help="Only this exchange, as in ASX; case does not count.")]
 DataType = Annotated[str | None, typer.Option("--data-type", help="Only this data type: trades or quotes.")]
 First = Annotated[str | None, typer.Option("--from", help="Holes that reach beyond this event time, ISO 8601; UTC unless it says otherwise.")]
 Last = Annotated[str | None, typer.Option("--to", help="Holes that begin before this time.")]
@@ -54,8 +55,9 @@ def list_gaps(
     if unknown := sorted(set(state or ()) - set(State)):
         raise typer.BadParameter(f"expected {', '.join(State)}, found {', '.join(unknown)}", param_hint="--state")
     states = None if all_states else tuple(State(s) for s in state) if state else OWING
-    wanted = _filter(symbol, exchange, data_type, first, last, cause, states=states)
-    found = gap_ledger.list_gaps(settings_of_tables(), wanted)
+    settings = settings_of_tables()
+    wanted = _filter(symbol, _exchange(settings, exchange, *([data_type] if data_type else ["trades", "quotes"])), data_type, first, last, cause, states=states)
+    found = gap_ledger.list_gaps(settings, wanted)
     shown = _aged(found.slice(max(0, found.num_rows - limit)))
     if as_json:
         typer.echo(to_json(shown), nl=False)
@@ -136,12 +138,13 @@ def completeness_of(
     from k2stream.query.format import as_text
     from k2stream.settings import settings_of_tables
 
+    settings = settings_of_tables()
     found = gap_ledger.how_complete(
-        settings_of_tables(),
+        settings,
         interval_seconds=_seconds(interval),
         data_type=data_type,
         symbol=symbol,
-        exchange=exchange,
+        exchange=_exchange(settings, exchange, data_type),
         start=moment_of("--from", first),
         end=moment_of("--to", last),
     )
@@ -154,6 +157,16 @@ def _seconds(interval: str) -> int:
     if not number.isdecimal() or not int(number) or unit not in SECONDS:
         raise typer.BadParameter(f"expected a whole number and one of {', '.join(SECONDS)}, as in 5min, found {interval}", param_hint="--interval")
     return int(number) * SECONDS[unit]
+
+
+def _exchange(settings: "Settings", exchange: str | None, *data_types: str) -> str | None:
+    """As the tables have it; what no row has is said on stderr."""
+    from k2stream import gap_ledger
+
+    asked = gap_ledger.exchange_asked(settings, exchange, *data_types)
+    if asked.note:
+        typer.echo(asked.note, err=True)
+    return asked.exchange
 
 
 def _filter(

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Ask the tables.", no_args_is_help=True)
 
 Symbol = Annotated[str | None, typer.Option("--symbol", help="Only this symbol, as in BHP.")]
-Exchange = Annotated[str | None, typer.Option("--exchange", help="Only this exchange, as in ASX.")]
+Exchange = Annotated[str | None, typer.Option("--exchange", help="Only this exchange, as in ASX; case does not count.")]
 From = Annotated[str | None, typer.Option("--from", help="From this time on, ISO 8601; UTC unless it says otherwise.")]
 To = Annotated[str | None, typer.Option("--to", help="Before this time.")]
 Newest = Annotated[int, typer.Option("--limit", min=1, help="The newest so many.")]
@@ -37,7 +37,7 @@ def trades(symbol: Symbol = None, exchange: Exchange = None, first: From = None,
     wanted, settings = Wanted(symbol, exchange, moment_of("--from", first), moment_of("--to", last), limit), settings_of_tables()
     with closing(TableReader.open_reader(settings, "trades")) as reader, Engine.of(settings) as engine:
         answer = newest_trades(reader, engine, wanted)
-    _say(answer.rows, answer.receipt, form)
+    _say(answer.rows, answer.receipt, form, answer.note)
 
 
 @app.command()
@@ -47,7 +47,9 @@ def quotes(symbol: Symbol = None, exchange: Exchange = None, first: From = None,
     from k2stream.query import latest
 
     start, end = moment_of("--from", first), moment_of("--to", last)
-    _answer("quotes", form, lambda engine, files: latest.quotes(engine, files, symbol=symbol, exchange=exchange, start=start, end=end, limit=limit))
+    _answer(
+        "quotes", form, lambda engine, files, of: latest.quotes(engine, files, symbol=symbol, exchange=of, start=start, end=end, limit=limit), exchange, symbol
+    )
 
 
 @app.command()
@@ -62,7 +64,11 @@ def instruments(
     from k2stream.query import latest
 
     _answer(
-        "instruments", form, lambda engine, files: latest.instruments(engine, files, symbol=symbol, exchange=exchange, only_listed=listed, limit=limit)
+        "instruments",
+        form,
+        lambda engine, files, of: latest.instruments(engine, files, symbol=symbol, exchange=of, only_listed=listed, limit=limit),
+        exchange,
+        symbol,
     )
 
 
@@ -82,7 +88,7 @@ def across(
 
     start, end = moment_of("--from", first), moment_of("--to", last)
     names = [(str(listed.pair), listed.exchange, listed.symbol) for listed in listed_as(listings(load_settings()), pairs)]
-    _answer("trades", form, lambda engine, files: pairs_of.across(engine, files, names, start=start, end=end, limit=limit))
+    _answer("trades", form, lambda engine, files, _: pairs_of.across(engine, files, names, start=start, end=end, limit=limit))
 
 
 @app.command()
@@ -92,6 +98,7 @@ def feeds(exchange: Exchange = None, form: Form = "table") -> None:
     from k2stream.lake.reader import TableReader
     from k2stream.query import feeds as feeds_of
     from k2stream.query.engine import Engine
+    from k2stream.query.names import as_kept, exchanges
     from k2stream.settings import settings_of_tables
 
     settings = settings_of_tables()
@@ -102,27 +109,35 @@ def feeds(exchange: Exchange = None, form: Form = "table") -> None:
     ):
         head, events = reader.head(), gaps.load().current_snapshot()
         files = [] if head.snapshot_id is None else reader.files(head.snapshot_id)
-        rows = feeds_of.feeds(engine, files, [] if events is None else gaps.files(events.snapshot_id), head.vector, exchange=exchange)
-    _say(rows, receipt_of(reader, head, files), form)
+        asked = as_kept(exchange, exchanges(engine, files))
+        rows = feeds_of.feeds(engine, files, [] if events is None else gaps.files(events.snapshot_id), head.vector, exchange=asked.exchange)
+    _say(rows, receipt_of(reader, head, files), form, asked.note)
 
 
-def _answer(table: str, form: FORMS, ask: "Callable[[Engine, Sequence[TableFile]], pa.Table]") -> None:
-    """Ask the newest snapshot of a table."""
+def _answer(
+    table: str, form: FORMS, ask: "Callable[[Engine, Sequence[TableFile], str | None], pa.Table]", exchange: str | None = None, symbol: str | None = None
+) -> None:
+    """Ask the newest snapshot of a table; `ask` gets the exchange as the table has it."""
     from k2stream.answers import receipt_of
     from k2stream.lake.reader import TableReader
     from k2stream.query.engine import Engine
+    from k2stream.query.names import as_kept, exchanges, unknown_symbol
     from k2stream.settings import settings_of_tables
 
     settings = settings_of_tables()
     with closing(TableReader.open_reader(settings, table)) as reader, Engine.of(settings) as engine:
         head = reader.head()
         files = [] if head.snapshot_id is None else reader.files(head.snapshot_id)
-        rows = ask(engine, files)
-    _say(rows, receipt_of(reader, head, files), form)
+        asked = as_kept(exchange, exchanges(engine, files))
+        rows = ask(engine, files, asked.exchange)
+        note = asked.note or ("" if rows.num_rows else unknown_symbol(engine, files, symbol, asked.exchange))
+    _say(rows, receipt_of(reader, head, files), form, note)
 
 
-def _say(rows: "pa.Table", receipt: "Receipt", form: FORMS) -> None:
+def _say(rows: "pa.Table", receipt: "Receipt", form: FORMS, note: str = "") -> None:
     from k2stream.query.format import as_text
 
     typer.echo(as_text(rows, form), nl=False)
     typer.echo(receipt.line(), err=True)
+    if note:
+        typer.echo(note, err=True)

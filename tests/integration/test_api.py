@@ -1,6 +1,7 @@
 """The REST service: exact answers, the same rows for the same receipt, and one sentence for whatever cannot be answered."""
 
 import asyncio
+import json
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -93,6 +94,21 @@ async def test_a_hostile_symbol_is_only_a_symbol(site: LakeSite) -> None:
     async with asked(site) as client:
         answer = await get(client, "/v1/trades", symbol="CBA' OR '1'='1")
         assert (answer.status, (await answer.json())["rows"]) == (200, [])
+
+
+@pytest.mark.parametrize("page", ["/v1/trades", "/v1/bars/daily"])
+async def test_an_exchange_is_asked_for_in_any_case(site: LakeSite, page: str) -> None:
+    """And one that no row has is said beside the empty answer, whatever it is called: a script that expects none goes on."""
+    async with asked(site) as client:
+        upper, lower = [await (await get(client, page, exchange=name)).json() for name in ("ASX", "asx")]
+        nobody, csv = await get(client, page, exchange="NOPE\r\nX: y"), await get(client, page, exchange="NOPE\r\nX: y", format="csv")
+        symbol = await (await get(client, page, symbol="cba")).json()
+        assert upper == lower
+        assert upper["rows"]
+        assert "note" not in upper
+        assert (nobody.status, (await nobody.json())["rows"], csv.status, "X" in csv.headers) == (200, [], 200, False)
+        assert (await nobody.json())["note"] == json.loads(csv.headers["X-K2-Note"]) == "No row is of exchange 'NOPE\\r\\nX: y': there is ASX."
+        assert symbol["note"] == "No row is of symbol 'cba': there is CBA."
 
 
 async def test_without_the_key_nothing_is_told(site: LakeSite) -> None:

@@ -157,6 +157,28 @@ def test_the_commands_say_the_same(ledger: Ledger, monkeypatch: pytest.MonkeyPat
     assert [c["symbol"] for c in json.loads(k2("completeness", "--holes", "--format", "json"))] == ["BHP"]
 
 
+@pytest.mark.parametrize(
+    "words",
+    [["gaps", "list", "--json"], ["gaps", "completeness", "--format", "json"], ["query", "trades", "--format", "json"], ["query", "feeds", "--format", "json"]],
+)
+def test_an_exchange_is_asked_for_in_any_case(ledger: Ledger, monkeypatch: pytest.MonkeyPatch, words: list[str]) -> None:
+    """And one that nobody ever wrote is said on stderr, while stdout and exit code are those of an empty answer."""
+    ledger.window(1, 2, 5, 6)
+    monkeypatch.setenv("K2_HOME", str(ledger.site.settings.home))
+
+    def said(exchange: str) -> tuple[list[dict[str, object]], str]:
+        result = CliRunner().invoke(app, [*words, "--exchange", exchange], catch_exceptions=False)
+        assert result.exit_code == 0
+        return json.loads(result.stdout), result.stderr
+
+    upper, lower, nobody = said("ASX"), said("asx"), said("NOPE")
+    assert upper[0]
+    assert [row["exchange"] for row in upper[0]] == [row["exchange"] for row in lower[0]]
+    assert "No row" not in lower[1]
+    assert nobody[0] == []
+    assert "No row is of exchange 'NOPE': there is ASX.\n" in nobody[1]
+
+
 def test_a_gap_that_is_not_there_is_named(ledger: Ledger) -> None:
     """Not a guess, and never another gap."""
     ledger.window(1, 3, 5)
