@@ -29,8 +29,9 @@ from k2stream.transport.acks import BatchAcks
 from k2stream.transport.budget import ByteBudget
 from k2stream.transport.conductor import BatchConductor, ReadOffsets
 from k2stream.transport.continuity import Joined, join
+from k2stream.transport.events import EventConsumer
 from k2stream.transport.handler import BatchConsumer, BatchHandler
-from k2stream.transport.patience import BACKOFF_SECONDS, PatientConsumer
+from k2stream.transport.patience import BACKOFF_SECONDS
 from k2stream.transport.reading import Reading
 from k2stream.transport.within import within
 
@@ -47,7 +48,7 @@ class BatchNativeTransport(faust_base.Transport):
     Conductor = BatchConductor
 
 
-class BatchNativeConsumer(PatientConsumer):
+class BatchNativeConsumer(EventConsumer):
     """Faust consumer whose batch topics come as one event a partition and fetch; put it in front of a driver's Consumer.
 
     The driver's thread fetches, for batch topics, lists of `LogBatch` from the sought position on, and records for all
@@ -66,10 +67,7 @@ class BatchNativeConsumer(PatientConsumer):
         self._leaving: set[TP] = set()
         self._misread: set[TP] = set()
         self._arrived: list[tuple[TP, int, Sequence[LogBatch]]] = []
-        self._event_starts: dict[TP, int] = {}
         self._begun: set[TP] = set()
-        self._events_are_due = self._events_flow = False
-        """Recovery has sought them; and resumed flow since."""
         """Batch partitions of this assignment that flow, or will when their positions are known."""
         self._seek_lock = asyncio.Lock()
         self._is_poked = False
@@ -79,10 +77,6 @@ class BatchNativeConsumer(PatientConsumer):
     def is_compacted(self, topic: str) -> bool:
         """Whether the topic's cleanup.policy contains compact: its missing offsets are holes."""
         return False
-
-    async def committed(self, tps: set[TP]) -> Mapping[TP, int | None]:
-        """The group's committed offsets; for per-event topics only."""
-        raise NotImplementedError
 
     def set_floors(self, floors: Mapping[TopicPartition, int]) -> None:
         """Offsets that retention must not pass; only the embedded log can be told."""
@@ -137,7 +131,6 @@ class BatchNativeConsumer(PatientConsumer):
     async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
         """Batches flow at once; records of other topics once Faust has recovered its tables, which may take as long as they are large."""
         self._begun.clear()
-        self._events_are_due = self._events_flow = False
         await super().on_partitions_assigned(assigned, generation_id)
         batch_tps = {tp for tp in ensure_TPset(assigned) if self.is_batch_topic(tp.topic)}
         if self.app.should_stop or generation_id != self.app.consumer_generation_id:
@@ -163,17 +156,11 @@ class BatchNativeConsumer(PatientConsumer):
         batch_tps = {tp for tp in assigned if self.is_batch_topic(tp.topic)}
         if batch_tps - self._begun:
             self._begin_batches(batch_tps - self._begun)
-        offsets: Mapping[TP, int] = await self.until_answered(lambda: self._seek_events(assigned - batch_tps))
-        self._events_are_due = True
-        return offsets
+        return await self.seek_due_events(assigned - batch_tps)
 
     def resume_flow(self) -> None:
-        """Faust's hook. At the end of its recovery it resumes partitions, seeks, empties the queues of their agents, and then calls this.
-
-        It takes for granted that nothing is fetched until then, and batches make us fetch: a record that came before would be gone with its queue.
-        """
+        """Faust's hook: records of other topics may have become fetchable."""
         super().resume_flow()
-        self._events_flow = self._events_flow or self._events_are_due
         self._poke()
 
     def _end_epoch(self, tps: set[TP]) -> dict[TP, int]:
@@ -218,23 +205,6 @@ class BatchNativeConsumer(PatientConsumer):
                 self._committed_offset[tp] = position or None
         self._poke()
 
-    async def _seek_events(self, tps: set[TP]) -> dict[TP, int]:
-        """Seek per-event partitions to the group's offsets, or where a group without one starts; never changelogs."""
-        tps = {tp for tp in tps if not self._is_changelog_tp(tp)}
-        offsets = {tp: offset for tp, offset in (await self.committed(tps)).items() if offset is not None} if tps else {}
-        offsets.update(await self._starts(tps - offsets.keys()))
-        if offsets:
-            await self.seek_wait(offsets)
-        return offsets
-
-    async def _starts(self, tps: set[TP]) -> dict[TP, int]:
-        """Where a group without committed offsets starts; remembered, or `latest` would skip what came meanwhile."""
-        unknown = tps - self._event_starts.keys()
-        if unknown:
-            ask = self.earliest_offsets if self.app.conf.consumer_auto_offset_reset == "earliest" else self.highwaters
-            self._event_starts.update({TP(*tp): int(offset or 0) for tp, offset in (await ask(*unknown)).items()})
-        return {tp: self._event_starts[tp] for tp in tps}
-
     # fetching
 
     async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Mapping[TP, list[Any]]:  # noqa: ASYNC109 # Faust's signature
@@ -257,7 +227,7 @@ class BatchNativeConsumer(PatientConsumer):
 
     def _fetchable(self, active: Iterable[TP]) -> set[TP]:
         has_room = self.budget.room_bytes > 0
-        events = {tp for tp in active if not self.is_batch_topic(tp.topic) and (self._events_flow or self._is_changelog_tp(tp))}
+        events = {tp for tp in active if not self.is_batch_topic(tp.topic) and self.event_flows(tp)}
         return events | {tp for tp in active if has_room and self.is_batch_topic(tp.topic) and self._is_readable(tp)}
 
     def _is_readable(self, tp: TP) -> bool:
@@ -306,14 +276,7 @@ class BatchNativeConsumer(PatientConsumer):
             yield tp, self._to_message(tp, record)
         else:
             return
-        await self._rewind_events(events.keys())
-
-    async def _rewind_events(self, tps: Iterable[TP]) -> None:
-        """Records were fetched that a rebalance keeps from their agents: read them again."""
-        try:
-            await self._seek_events(set(tps) & ensure_TPset(self.assignment()))
-        except Exception as exc:  # partitions may be gone by now; the next assignment seeks anyway
-            self.log.warning("Could not seek back after a rebalance: %r", exc)
+        await self.rewind_events(events.keys())
 
     def _admit(self, tp: TP, epoch: int, log_batches: Sequence[LogBatch]) -> Batch | None:
         """A fetch as the partition's next batch, or None if it is stale, ends in a jump at once, or is old news."""
@@ -343,8 +306,7 @@ class BatchNativeConsumer(PatientConsumer):
 
     def _on_out_of_range(self, tp: TP, begin: int, end: int) -> None:
         if not self.is_batch_topic(tp.topic):
-            self._event_starts.pop(tp, None)
-            self.add_future(self._rewind_events({tp}))
+            self.forget_event_start(tp)
         elif tp in self._readings:
             position = self._readings[tp].position
             self._on_lost(tp, min(position, end), max(position, begin) - 1)
@@ -398,8 +360,6 @@ class BatchNativeConsumer(PatientConsumer):
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
         """Settle windows and commit offsets under one Deadline, then let Faust do the rest."""
         await self._settle({tp for tp in revoked if self.is_batch_topic(tp.topic)})
-        for tp in revoked:
-            self._event_starts.pop(tp, None)
         await super().on_partitions_revoked(revoked)
 
     async def on_stop(self) -> None:
