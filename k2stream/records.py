@@ -15,6 +15,12 @@ base timestamp, max timestamp, producer id, producer epoch, base sequence, recor
 LENGTH_BEFORE = 12
 """Bytes that a batch's length does not count."""
 
+APPEND_TIME = 0x08
+"""Attribute bit: the records' times are the broker's."""
+
+FURTHEST_MS = (2**63 - 1) // 1000
+"""What microseconds of 64 bits hold; a producer may stamp its records with anything."""
+
 Headers = tuple[tuple[str, bytes], ...]
 
 
@@ -45,6 +51,11 @@ class Record:
     key: bytes | None
     value: bytes | None
     headers: Headers = ()
+
+    @property
+    def timestamp_us(self) -> int:
+        """The same time in microseconds, as near as 64 bits come to it."""
+        return micros_of(self.timestamp_ms)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +116,12 @@ class LogBatch:
     def crc(self) -> int:
         return int(HEADER.unpack_from(self.raw)[4]) if self.raw else 0
 
+    @property
+    def append_time_ms(self) -> int | None:
+        """When the broker appended it, which then is the time of all its records; None where each has its producer's."""
+        *_, attributes, _, _, newest, _, _, _, _ = HEADER.unpack_from(self.raw)
+        return int(newest) if attributes & APPEND_TIME else None
+
     def records(self) -> Iterator[Record]:
         """Every record at or above `from_offset`, one by one: the slow path."""
         if self.kind is not Kind.DATA:
@@ -144,6 +161,11 @@ class Batch:
     @property
     def tp(self) -> TopicPartition:
         return TopicPartition(self.topic, self.partition)
+
+
+def micros_of(time_ms: int) -> int:
+    """A time of the log in microseconds, as near as 64 bits come to it."""
+    return max(-FURTHEST_MS, min(FURTHEST_MS, time_ms)) * 1000
 
 
 def records_at(batch: Batch, offsets: Collection[int]) -> dict[int, Record]:

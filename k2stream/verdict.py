@@ -21,6 +21,7 @@ class Reason(StrEnum):
     INVALID_UTF8 = "invalid_utf8"
     ENUM_OUT_OF_RANGE = "enum_out_of_range"
     DECIMAL_OUT_OF_RANGE = "decimal_out_of_range"
+    INVALID_DATE = "invalid_date"
     MALFORMED = "malformed"
     NO_VALUE = "no_value"
     BAD_MARKER = "bad_marker"

@@ -55,6 +55,11 @@ REASONS: Mapping[Reason, Explained] = {
         "A price or quantity in the wrong unit.",
         "Mend the producer's unit; edit the letter with `--value-file`.",
     ),
+    Reason.INVALID_DATE: Explained(
+        "A text that should be a date is none.",
+        "Reference data of version 1 whose dates are not MM/DD/YYYY, or name a day that no month has.",
+        "Mend the producer and let it send again, or edit the letter with `--value-file`.",
+    ),
     Reason.MALFORMED: Explained(
         "The value cannot be read as its schema says.",
         "Bytes were changed on their way, or a length is not what follows.",

@@ -44,7 +44,9 @@ from k2stream.decode.columns import REPEATING, decimals_of
 from k2stream.decode.encoded_size import Sizes, encoded_size, integers, is_sizable, varint_size
 from k2stream.decode.framing import FRAME_BYTES, MAGIC
 from k2stream.decode.record_decoder import WriterSchema
-from k2stream.records import LogBatch
+from k2stream.decode.v1 import RECORD_TIME
+from k2stream.records import FURTHEST_MS, LogBatch
+from k2stream.rows import TIMESTAMP
 
 SYNC = b"k2stream-a-block"
 """An object container's 16 bytes between blocks."""
@@ -105,6 +107,7 @@ class BlockReader:
     def __init__(self, schema: WriterSchema, contract: RecordType, target: pa.Schema) -> None:
         self._schema_id, self._written = schema.schema_id, schema.written
         self._contract, self._target, self.schema = contract, target, schema
+        self._wants_time = any(f.name == RECORD_TIME for f in contract.fields)
         self._header = container_header(
             {"value_length": "long", "magic": _FIXED["magic"], "schema_id": _FIXED["schema_id"], "body": as_json(schema.written, itertools.count())}
         )
@@ -128,6 +131,10 @@ class BlockReader:
         lengths = _borders(found, sum(sizes, start=0), blocks, counts, self._schema_id)
         if lengths is None or not self._branches_hold(raw, np.cumsum(lengths), sizes, values):
             return None
+        if self._wants_time:
+            if (times := _record_times(found, blocks, counts)) is None:
+                return None
+            values[RECORD_TIME] = times
         return self._columns(values, found.num_rows)
 
     def _branches_hold(self, raw: bytes, ends: NDArray[np.int64], sizes: list[Sizes], values: dict[str, pa.Array]) -> bool:
@@ -281,6 +288,17 @@ def _borders(found: pa.RecordBatch, body_sizes: Sizes, blocks: Sequence[Block], 
         and np.array_equal(np.add.reduceat(whole, starts), raw_bytes)
     )
     return whole if holds else None
+
+
+def _record_times(found: pa.RecordBatch, blocks: Sequence[Block], counts: NDArray[np.int64]) -> pa.Array | None:
+    """Each record's own time in the log, as Record.timestamp_us; None if they are too far off to be added up."""
+    first, last = -FURTHEST_MS, FURTHEST_MS
+    appended = [b.log_batch.append_time_ms for b in blocks]
+    bases = np.repeat([b.log_batch.base_timestamp_ms if at is None else at for b, at in zip(blocks, appended, strict=True)], counts)
+    deltas = np.where(np.repeat([at is None for at in appended], counts), integers(found.column("timestamp_delta")), 0)
+    if not ((bases >= first) & (bases <= last) & (deltas >= first) & (deltas <= last)).all():
+        return None
+    return pa.array(np.clip(bases + deltas, first, last) * 1000, TIMESTAMP)
 
 
 def places_of(blocks: Sequence[Block]) -> NDArray[np.int64]:

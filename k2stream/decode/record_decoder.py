@@ -9,7 +9,7 @@ from k2stream.decode.added import Added, KnownColumns, added_columns
 from k2stream.decode.avro_reader import BadBody, reader_of
 from k2stream.decode.avro_type import Field, RecordType, parse
 from k2stream.decode.framing import FRAME_BYTES, SchemaSource, read_frame
-from k2stream.decode.v1 import Conversion, conversion_of
+from k2stream.decode.v1 import RECORD_TIME, Conversion, conversion_of
 from k2stream.errors import DecodeError
 from k2stream.records import Record
 from k2stream.rows import avro_schema
@@ -92,9 +92,10 @@ class RecordDecoder:
         if isinstance(schema, Unreadable):
             return reject(record, schema.reason, schema.text, framed.schema_id)
         try:
-            return schema.read(record.value[FRAME_BYTES:])
+            row = schema.read(record.value[FRAME_BYTES:])
         except BadBody as exc:
             return reject(record, exc.reason, str(exc), framed.schema_id)
+        return row if schema.conversion is None else {**row, RECORD_TIME: record.timestamp_us}
 
 
 def without_value(record: Record) -> Marker | Reject:

@@ -6,11 +6,18 @@ What the contract has no field for (company, qualifiers, venue, buyer) goes to v
 
 There was no id: it is made of exchange, time and sequence number, which a record that was sent twice has both times, or else of the
 record's own place in the log: two equal trades without a number are two trades.
+
+Reference data said neither exchange nor time of ingestion: the topic's exchange is held against ASX as ever, the time is the record's
+own in the log. Its dates are days in Sydney. The first is the day of listing; the last is where the vendor's records end, which is not when
+the company was delisted, so it stays as it came, in vendor_data, and the company is listed until a record without a value ends it.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from datetime import UTC, datetime, timedelta
+from typing import Any, Protocol
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import pyarrow as pa
@@ -18,32 +25,60 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from k2stream.decode.avro_reader import BadBody
-from k2stream.decode.avro_type import RecordType, parse
+from k2stream.decode.avro_type import Field, Plain, RecordType, parse
 from k2stream.decode.columns import constant_word, decimals_of, decoded_schema
-from k2stream.rows import AvroSchema, avro_schema
+from k2stream.rows import TIMESTAMP, AvroSchema, avro_schema
 from k2stream.verdict import Reason
 
 EXCHANGE, CURRENCY, ASSET_CLASS = "ASX", "AUD", "equities"
 PRICE_FACTOR, VOLUME_FACTOR = 10**2, 10**8
 LIMIT = 10**18
 """Unscaled values of the contract's decimals are below this."""
+FOUND_CHARACTERS = 200
+"""Of a text that is no date; the letter has the whole record."""
+
+SYDNEY = ZoneInfo("Australia/Sydney")
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+DATE = re.compile("([0-9]{2})/([0-9]{2})/([0-9]{4})")
+"""Month, day and year."""
+
+RECORD_TIME = "@timestamp_us"
+"""The record's own time in the log, as if it were a field; no field of Avro can have this name."""
 
 Columns = Mapping[str, pa.Array]
+ReadBody = Callable[[bytes], dict[str, Any]]
+
+
+class Conversion(Protocol):
+    """From one schema of the first version to one contract."""
+
+    @property
+    def contract(self) -> RecordType:
+        """The first version's own fields, and RECORD_TIME where it is used: its records are read into these."""
+
+    @property
+    def target(self) -> pa.Schema:
+        """Arrow columns of `contract`."""
+
+    def checked(self, read: ReadBody) -> ReadBody:
+        """The same reader, refusing records that the contract cannot hold."""
+
+    def columns(self, old: Sequence[pa.Array], topics: pa.Array, partitions: NDArray[np.int32], offsets: NDArray[np.int64]) -> dict[str, pa.Array] | None:
+        """The contract's columns by name; None if a record cannot be held, which the record-by-record path then names."""
 
 
 @dataclass(frozen=True, slots=True)
-class Conversion:
-    """From one schema of the first version to one contract."""
+class TickConversion:
+    """Trades and quotes."""
 
     contract: RecordType
-    """The first version's own fields: its records are read into these."""
     target: pa.Schema
     prices: tuple[str, ...]
     volumes: tuple[str, ...]
     make: Callable[[Columns, pa.Array, pa.Array], dict[str, pa.Array]]
 
-    def checked(self, read: Callable[[bytes], dict[str, Any]]) -> Callable[[bytes], dict[str, Any]]:
-        """The same reader, refusing records that the contract cannot hold."""
+    def checked(self, read: ReadBody) -> ReadBody:
+        """As Conversion says."""
 
         def whole(body: bytes) -> dict[str, Any]:
             row = read(body)
@@ -58,7 +93,7 @@ class Conversion:
         return whole
 
     def columns(self, old: Sequence[pa.Array], topics: pa.Array, partitions: NDArray[np.int32], offsets: NDArray[np.int64]) -> dict[str, pa.Array] | None:
-        """The contract's columns by name; None if a record cannot be held, which the record-by-record path then names."""
+        """As Conversion says."""
         named = dict(zip((f.name for f in self.contract.fields), old, strict=True))
         if not pc.all(pc.equal(pc.ascii_upper(named["exchange"].dictionary), EXCHANGE)).as_py():
             return None
@@ -68,10 +103,64 @@ class Conversion:
                 if len(values) and max(-int(values.min()), int(values.max())) >= LIMIT // factor:
                     return None
                 named[name] = decimals_of(values * factor, pa.decimal128(18, 8))
-        origin = pc.binary_join_element_wise(topics.cast(pa.string()), pa.array(partitions).cast(pa.string()), pa.array(offsets).cast(pa.string()), "/")
+        origin = _origins(topics, partitions, offsets)
         number = pc.binary_join_element_wise(named["exchange_timestamp"].cast(pa.string()), named["sequence_number"].cast(pa.string()), "-")
         native_id = pc.binary_join_element_wise(pa.repeat(EXCHANGE, len(offsets)), pc.coalesce(number, origin), "-")
         return self.make(named, origin, native_id)
+
+
+@dataclass(frozen=True, slots=True)
+class CompanyConversion:
+    """Reference data."""
+
+    contract: RecordType
+    target: pa.Schema
+
+    def checked(self, read: ReadBody) -> ReadBody:
+        """As Conversion says."""
+
+        def whole(body: bytes) -> dict[str, Any]:
+            row = read(body)
+            for name in ("start_date", "end_date"):
+                if row[name] is not None and day_us(row[name]) is None:
+                    raise BadBody(Reason.INVALID_DATE, f"{name} must be a date as MM/DD/YYYY, found {row[name][:FOUND_CHARACTERS]!r}.")
+            return row
+
+        return whole
+
+    def columns(self, old: Sequence[pa.Array], topics: pa.Array, partitions: NDArray[np.int32], offsets: NDArray[np.int64]) -> dict[str, pa.Array] | None:
+        """As Conversion says."""
+        named = dict(zip((f.name for f in self.contract.fields), old, strict=True))
+        listed, ended, count = _days(named["start_date"]), _days(named["end_date"]), len(offsets)
+        if listed is None or ended is None:
+            return None
+        return {
+            "message_id": _origins(topics, partitions, offsets),
+            "company_id": named["company_id"].cast(pa.string()),
+            "symbol": named["symbol"],
+            "exchange": constant_word(EXCHANGE, count),
+            "asset_class": constant_word(ASSET_CLASS, count),
+            "company_name": named["company_name"],
+            "isin": named["isin"],
+            "currency": constant_word(CURRENCY, count),
+            "listing_date": listed,
+            "delisting_date": pa.nulls(count, TIMESTAMP),
+            "is_active": pa.repeat(True, count),
+            "ingestion_timestamp": named[RECORD_TIME],
+            "vendor_data": _vendor_data({"end_date": named["end_date"]}),
+        }
+
+
+def day_us(text: str) -> int | None:
+    """Start of the day in Sydney, microseconds since 1970; None if the text is no day."""
+    found = DATE.fullmatch(text)
+    if found is None:
+        return None
+    month, day, year = map(int, found.groups())
+    try:
+        return (datetime(year, month, day, tzinfo=SYDNEY).astimezone(UTC) - EPOCH) // timedelta(microseconds=1)
+    except (ValueError, OverflowError):
+        return None
 
 
 def conversion_of(schema: AvroSchema, contract: str) -> Conversion | None:
@@ -101,6 +190,18 @@ def _common(old: Columns, origin: pa.Array) -> dict[str, pa.Array]:
         "ingestion_timestamp": _micros(old["ingestion_timestamp"]),
         "platform_sequence": pa.nulls(count, pa.int64()),
     }
+
+
+def _origins(topics: pa.Array, partitions: NDArray[np.int32], offsets: NDArray[np.int64]) -> pa.Array:
+    """Each record's place in the log."""
+    return pc.binary_join_element_wise(topics.cast(pa.string()), pa.array(partitions).cast(pa.string()), pa.array(offsets).cast(pa.string()), "/")
+
+
+def _days(texts: pa.Array) -> pa.Array | None:
+    """Starts of days; None if a text is no day. Each distinct text is read once."""
+    coded = texts.dictionary_encode()
+    starts = [day_us(text) for text in coded.dictionary.to_pylist()]
+    return None if None in starts else pa.array(starts, pa.int64()).take(coded.indices).cast(TIMESTAMP)
 
 
 def _micros(millis: pa.Array) -> pa.Array:
@@ -138,11 +239,18 @@ def _vendor_data(values: Columns) -> pa.Array:
     return pa.MapArray.from_arrays(offsets, keys, pa.concat_arrays(texts).take(pa.array(place)), kind)
 
 
-def _conversion(schema: str, prices: tuple[str, ...], volumes: tuple[str, ...], make: Callable[..., dict[str, pa.Array]]) -> Conversion:
-    return Conversion(parse(avro_schema(schema)), decoded_schema(schema), prices, volumes, make)
+def _ticks(schema: str, prices: tuple[str, ...], volumes: tuple[str, ...], make: Callable[..., dict[str, pa.Array]]) -> Conversion:
+    return TickConversion(parse(avro_schema(schema)), decoded_schema(schema), prices, volumes, make)
+
+
+def _companies(schema: str) -> Conversion:
+    time = Field(RECORD_TIME, Plain("long"), has_default=True, default=0)
+    contract = RecordType((*parse(avro_schema(schema)).fields, time))
+    return CompanyConversion(contract, decoded_schema(schema).append(pa.field(RECORD_TIME, TIMESTAMP)))
 
 
 CONVERSIONS: Mapping[tuple[str, str], Conversion] = {
-    ("com.k2.market_data.Trade", "trade_v2"): _conversion("trade_v1", ("price",), ("volume",), _trade),
-    ("com.k2.market_data.Quote", "quote_v2"): _conversion("quote_v1", ("bid_price", "ask_price"), ("bid_volume", "ask_volume"), _quote),
+    ("com.k2.market_data.Trade", "trade_v2"): _ticks("trade_v1", ("price",), ("volume",), _trade),
+    ("com.k2.market_data.Quote", "quote_v2"): _ticks("quote_v1", ("bid_price", "ask_price"), ("bid_volume", "ask_volume"), _quote),
+    ("com.k2.market_data.ReferenceData", "reference_data_v2"): _companies("reference_data_v1"),
 }

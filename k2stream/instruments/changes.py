@@ -12,7 +12,7 @@ from k2stream.gaps import EVENTS
 from k2stream.instruments.merge import CHANGES
 from k2stream.lake.offsets import Counts
 from k2stream.pipeline import Judging, Settled, holes_of, noted_bytes, rejects_of, spans_of, without
-from k2stream.records import Batch, TopicPartition
+from k2stream.records import Batch, TopicPartition, micros_of
 from k2stream.rows import INSTRUMENTS
 from k2stream.validate import INSTRUMENT_RULES, Expected, broken_rules
 from k2stream.verdict import Decoded, Judged, Reason, Reject
@@ -74,7 +74,7 @@ def _ends(rejects: Sequence[Reject], by: Judging) -> pa.Table:
             "topic": r.topic,
             "partition": r.partition,
             "offset": r.offset,
-            "delisted_at": r.timestamp_ms * 1000,
+            "delisted_at": micros_of(r.timestamp_ms),
             "is_end": True,
         }
         for r in rejects

@@ -9,7 +9,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any
 
 import pyarrow as pa
@@ -17,6 +16,7 @@ import structlog
 
 from k2stream import metrics
 from k2stream.errors import K2Error
+from k2stream.instruments.plain import plain_values
 from k2stream.table_file import TableFile
 
 log = structlog.get_logger(__name__)
@@ -101,14 +101,8 @@ async def _breathe(number: int) -> None:
 
 def instruments_of(rows: pa.Table) -> list[Instrument]:
     """Rows of the table of instruments as JSON objects."""
-    kept = rows.select([name for name in rows.column_names if name not in LEFT_OUT])
-    return [{name: _plain(value) for name, value in row.items()} for row in kept.to_pylist()]
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, datetime):
-        return value.isoformat()
-    return dict(value) if isinstance(value, list) else value  # a map comes as a list of pairs
+    columns = {name: plain_values(rows[name]) for name in rows.column_names if name not in LEFT_OUT}
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
 def by_symbol(rows: Iterable[Instrument]) -> dict[str, Instrument]:

@@ -12,21 +12,27 @@ from uuid import UUID
 
 import pytest
 
+from k2stream.decode.framing import frame
+from k2stream.decode.registry import open_registry
 from k2stream.feed import asx
 from k2stream.feed.avro import encode_one
 from k2stream.feed.recording import MessageIds
 from k2stream.lake.reader import TableReader
 from k2stream.playback import prepare_topics, publish_recorded
 from k2stream.query.engine import Engine
+from k2stream.rows import avro_schema
 from k2stream.settings import Settings
 from k2stream.transport.open import open_sink
 from k2stream.transport.sink import Outgoing
 from k2stream.worker_process import WorkerProcess
+from tests.properties.trade_records import body_of
 from tests.services.start_site import k2, until
 
 ROOT = Path(__file__).parents[2]
 TOPIC = "market.equities.reference_data.asx"
-RIO, BHP = "7458", "7078"
+RIO, BHP, DVN = "7458", "7078", "7181"
+AT_MS = 1_700_000_000_000
+"""When the records of these tests were published."""
 
 pytestmark = pytest.mark.timeout(600)  # three workers one after the other
 
@@ -57,18 +63,26 @@ def table(home: Path) -> dict[str, dict[str, Any]]:
 
 def say(home: Path, *records: tuple[str, Mapping[str, Any] | None]) -> None:
     """Publish records of companies (None: the end) to the topic, which exists."""
-    settings = Settings(home=home)
-    schema_id = prepare_topics(settings, [TOPIC])[TOPIC]
-    known = {r["company_id"]: r for r in asx.instruments(ids=MessageIds(UUID(int=5)), now_us=1).rows.to_pylist()}
+    schema_id = prepare_topics(Settings(home=home), [TOPIC])[TOPIC]
+    for company, changed in records:
+        publish(home, (company, None if changed is None else of_today(company, schema_id, changed)))
 
-    async def publish() -> None:
-        sink = open_sink(settings)
-        for company, changed in records:
-            value = None if changed is None else encode_one({**known[company], **changed}, schema="reference_data_v2", schema_id=schema_id)
-            await sink.send(TOPIC, 0, [Outgoing(company.encode(), value, 1_700_000_000_000)])
+
+def of_today(company: str, schema_id: int, changed: Mapping[str, Any]) -> bytes:
+    """A record of a shipped company, with some values changed."""
+    known = {r["company_id"]: r for r in asx.instruments(ids=MessageIds(UUID(int=5)), now_us=1).rows.to_pylist()}
+    return encode_one({**known[company], **changed}, schema="reference_data_v2", schema_id=schema_id)
+
+
+def publish(home: Path, *values: tuple[str, bytes | None]) -> None:
+    """Values by company to the topic, in one log batch."""
+
+    async def send() -> None:
+        sink = open_sink(Settings(home=home))
+        await sink.send(TOPIC, 0, [Outgoing(company.encode(), value, AT_MS) for company, value in values])
         await sink.close()
 
-    asyncio.run(publish())
+    asyncio.run(send())
 
 
 def taken(w: WorkerProcess) -> int:
@@ -90,12 +104,39 @@ def test_four_instruments_an_update_and_an_end_are_seen_in_table_and_look_up(tmp
         until(w, lambda: looked_up(w, "BHP")["company_name"] == "BHP GROUP" and looked_up(w, "RIO")["delisted_at"], "update and end in the look-up")
         rows = table(tmp_path)
         assert rows[BHP]["company_name"] == "BHP GROUP"
-        assert (rows[RIO]["symbol"], rows[RIO]["is_active"], rows[RIO]["delisted_at"].timestamp()) == ("RIO", False, 1_700_000_000)
+        assert (rows[RIO]["symbol"], rows[RIO]["is_active"], rows[RIO]["delisted_at"].timestamp()) == ("RIO", False, AT_MS / 1000)
         assert looked_up(w, "NONE") == {}
         assert (w.state() or {})["reference_data"]["since_start"]["dead_letters"] == 0
     assert_audited(tmp_path)
     with worker(tmp_path) as w:
         until(w, lambda: looked_up(w, "RIO").get("is_active") is False, "a new worker knows them from the changelog or the table")
+
+
+def test_records_of_version_one_are_the_newest_where_they_come_last(tmp_path: Path) -> None:
+    """Versions 1 and 2 in one log batch: the last of each company is its row in table and look-up, and a date that is none a letter."""
+    today = prepare_topics(Settings(home=tmp_path), [TOPIC])[TOPIC]
+    first = open_registry(Settings(home=tmp_path)).register(f"{TOPIC}-value", avro_schema("reference_data_v1"))
+
+    def of_old(company: str, **changed: str | None) -> tuple[str, bytes]:
+        old = {"symbol": "?", "company_name": "OLD", "isin": "AU", "start_date": "05/07/2008", "end_date": None, **changed}
+        return company, frame(first, body_of(avro_schema("reference_data_v1"), {**old, "company_id": int(company)}))
+
+    new_of = {company: (company, of_today(company, today, {"company_name": "NEW"})) for company in (BHP, RIO, DVN)}
+    old_rio = of_old(RIO, symbol="RIO", company_name="RIO OLD", end_date="03/31/2014")
+    publish(tmp_path, of_old(BHP), new_of[RIO], new_of[DVN], of_old(DVN, start_date="02/30/2008"), new_of[BHP], old_rio)
+    with worker(tmp_path) as w:
+        until(w, lambda: looked_up(w, "RIO").get("company_name") == "RIO OLD", "in the look-up")
+        found = looked_up(w, "RIO")
+        assert (found["listing_date"], found["delisting_date"], found["is_active"]) == ("2008-05-06T14:00:00+00:00", None, True)
+        assert (found["vendor_data"], found["currency"], found["isin"]) == ({"end_date": "03/31/2014"}, "AUD", "AU")
+        assert [looked_up(w, symbol)["company_name"] for symbol in ("BHP", "DVN")] == ["NEW", "NEW"]
+        assert (w.state() or {})["reference_data"]["since_start"]["dead_letters"] == 1
+    rows = table(tmp_path)
+    assert {company: row["company_name"] for company, row in rows.items()} == {BHP: "NEW", DVN: "NEW", RIO: "RIO OLD"}
+    assert (rows[RIO]["message_id"], rows[RIO]["ingestion_timestamp"].timestamp()) == (f"{TOPIC}/0/5", AT_MS / 1000)
+    assert_audited(tmp_path)
+    said = k2(tmp_path, "dlq", "list", "--format", "json", environment={})
+    assert "start_date must be a date as MM/DD/YYYY, found '02/30/2008'" in said.stdout, said
 
 
 def test_a_worker_killed_behind_its_commit_loses_and_doubles_no_change(tmp_path: Path) -> None:

@@ -10,13 +10,13 @@ from k2stream.decode.columns import decoded_schema
 from k2stream.dedup.bloom import SeenFilter
 from k2stream.instruments.changes import judge_changes
 from k2stream.pipeline import REJECT_COPIES, Judging, judge, judge_many, noted_bytes
-from k2stream.records import Batch, LogBatch, TopicPartition
+from k2stream.records import FURTHEST_MS, Batch, LogBatch, TopicPartition
 from k2stream.rows import INSTRUMENTS
 from k2stream.testing import a_reject, trade_rows
 from k2stream.transport.batch_builder import build_log_batch
 from k2stream.transport.sink import Outgoing
 from k2stream.validate import Limits
-from k2stream.verdict import Decoded, Judged
+from k2stream.verdict import Decoded, Judged, Reason
 
 TOPIC = "market.equities.trades.asx"
 NOW_US = 1_800_000_000_000_000
@@ -86,3 +86,14 @@ def test_what_makes_no_row_fills_a_window_too(judged_by: Callable[..., list[Judg
 
     assert judged.rejects == bad
     assert judged.size_bytes == noted_bytes(bad, ()) > REJECT_COPIES * 3_000_000
+
+
+@pytest.mark.parametrize("time_ms", [2**62, -(2**62), 2**63 - 1])
+def test_an_end_at_a_time_that_no_column_holds_ends_no_worker(time_ms: int) -> None:
+    """A producer may stamp anything: the nearest time that there is."""
+    end = replace(a_reject(TOPIC, 0, 0, b"7078"), reason=Reason.NO_VALUE, value=None, timestamp_ms=time_ms)
+    batch = Batch(TOPIC, 0, 0, 1, (log_batch(0, 0, 1),), 0)
+
+    (judged,) = judge_changes([batch], [Decoded(INSTRUMENTS.empty_table(), (end,))], judging(np.empty((0, 2), np.uint64)))
+
+    assert judged.rows["delisted_at"].cast("int64").to_pylist() == [(FURTHEST_MS if time_ms > 0 else -FURTHEST_MS) * 1000]

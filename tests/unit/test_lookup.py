@@ -1,14 +1,18 @@
 """The live table follows the lake's, and rows of symbols that it lacks are counted once it is sure."""
 
+import json
 import time
+from decimal import Decimal
 from typing import Any
 
 import pyarrow as pa
+import pytest
 
 from k2stream.errors import LakeError
 from k2stream.instruments import lookup
 from k2stream.instruments.lookup import OTHERS, Follower, Instrument, Source, UnknownSymbols, by_symbol, instruments_of, key_of
 from k2stream.instruments.merge import KEPT, merged
+from k2stream.instruments.plain import plain_values
 from k2stream.table_file import TableFile
 from tests.unit.test_merge import TOPIC, changes
 
@@ -70,6 +74,34 @@ async def test_a_lake_that_is_away_is_asked_again() -> None:
     assert not live
     await follower.look(files.source)
     assert set(live) == {"ASX/BHP"}
+
+
+EVERY_TYPE = {
+    pa.timestamp("us", tz="UTC"): [
+        (0, "1970-01-01T00:00:00+00:00"),
+        (2**62, "148108-07-06T14:00:27.387904+00:00"),
+        (-(2**62), "-144169-06-28T09:59:32.612096+00:00"),
+    ],
+    pa.timestamp("us"): [(0, "1970-01-01T00:00:00")],
+    pa.date32(): [(0, "1970-01-01"), (2**31 - 1, "5881580-07-11")],
+    pa.time64("us"): [(1, "00:00:00.000001")],
+    pa.decimal128(30, 10): [(Decimal("0.5"), "0.5000000000")],
+    pa.float64(): [(0.5, 0.5), (float("nan"), "nan"), (float("-inf"), "-inf")],
+    pa.int64(): [(2**63 - 1, 2**63 - 1)],
+    pa.bool_(): [(True, True)],
+    pa.binary(): [(b"\0x", "0078")],
+    pa.binary(2): [(b"ab", "6162")],
+    pa.list_(pa.float32()): [([0.5, float("inf")], [0.5, "inf"]), ([], [])],
+    pa.map_(pa.string(), pa.binary()): [([("a", b"x")], {"a": "78"}), ([], {})],
+}
+
+
+@pytest.mark.parametrize(("kind", "values"), EVERY_TYPE.items(), ids=str)
+def test_a_value_of_any_column_is_the_same_behind_a_changelog(kind: pa.DataType, values: list[tuple[Any, Any]]) -> None:
+    """Else its row would be written again at every look, or end the look-up: far times, numbers that are none, bytes."""
+    found = plain_values(pa.chunked_array([pa.array([value for value, _ in values] + [None], kind)]))
+    assert found == [plain for _, plain in values] + [None]
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
 
 
 def test_a_symbol_that_two_companies_bore_means_the_listed_one() -> None:
