@@ -22,7 +22,7 @@ async def keep_healthy() -> None:
 
 
 if app.settings.upkeep_ms:
-    metrics.begin_upkeep()
+    metrics.begin_upkeep(app.settings.upkeep_ms / 1000)
     app.timer(interval=app.settings.upkeep_ms / 1000, name="upkeep")(keep_healthy)
 
 app.on_report("upkeep", lambda: last_run)

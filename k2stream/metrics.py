@@ -110,6 +110,7 @@ UPKEEP_POSTPONED = Counter("k2_upkeep_postponed", "Tasks of upkeep that did not 
 UPKEEP_SUCCEEDED = Gauge(
     "k2_upkeep_succeeded_timestamp_seconds", "When a task of upkeep last came to its end on all tables; 0 before the first time", ["task"], registry=REGISTRY
 )
+UPKEEP_INTERVAL = Gauge("k2_upkeep_interval_seconds", "How often upkeep is to run: K2_UPKEEP_MS", registry=REGISTRY)
 TABLE_FILES = Gauge("k2_table_files", "Data files of a table after upkeep, as its leader saw them", ["table"], registry=REGISTRY)
 TABLE_SMALL_FILES = Gauge("k2_table_small_files", "Of these, files below half of K2_COMPACT_TARGET_BYTES", ["table"], registry=REGISTRY)
 
@@ -134,8 +135,9 @@ def begin(data_type: str, *, reasons: Iterable[str], kinds: Iterable[str], flags
         QUALITY_FLAGS.labels(data_type, flag)
 
 
-def begin_upkeep() -> None:
+def begin_upkeep(interval_seconds: float) -> None:
     """Show what upkeep puts off, and when it last succeeded, at nothing: only where it is to run, so that nothing is missed elsewhere."""
+    UPKEEP_INTERVAL.set(interval_seconds)
     UPKEEP_POSTPONED.labels("run")
     for task in UPKEEP_TASKS:
         UPKEEP_POSTPONED.labels(task)

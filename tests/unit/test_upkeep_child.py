@@ -32,7 +32,7 @@ def reports(**trouble: str | None) -> list[dict[str, object]]:
 def test_a_task_that_was_put_off_has_not_succeeded() -> None:
     """One that fails on one table every time would else look as well as any other; who does not lead has no word in it."""
     metrics.UPKEEP_SUCCEEDED.clear()
-    metrics.begin_upkeep()
+    metrics.begin_upkeep(600)
     tell({"led": True, "reports": [*reports(compact=None, orphans=None), *reports(compact="no room", orphans=None)]})
     assert value("k2_upkeep_succeeded_timestamp_seconds", task="compact") == 0
     succeeded = value("k2_upkeep_succeeded_timestamp_seconds", task="orphans")
