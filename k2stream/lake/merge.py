@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 from pyiceberg.io import FileIO
 
 from k2stream.errors import LakeError
@@ -20,27 +21,31 @@ PIECE_ROWS, PIECE_BYTES = 8_192, 4 << 20
 """What a run holds in memory at once, while it is merged with others."""
 GROUP_BYTES = 64 << 20
 """No row group takes more in memory, however few rows that are: dead letters may be of any size, and whoever reads one holds a group."""
+GROUP_SHARE, GATHER_SHARE = 8, 32
+"""A group is at most the eighth part of the memory that a merge may take, for who writes one holds it while the next is made; what is gathered
+at once is the thirty-second."""
 
 
 def sorted_groups(io: FileIO, files: Sequence[str], form: ParquetFormat, *, memory_bytes: int, spill: Path) -> Iterator[pa.Table]:
     """All rows of `files`, which lie in one partition of the table, in its sort order; a row group at a time.
 
-    `memory_bytes` bounds the rows held while they are sorted; what is more waits in unnamed files in `spill`, gone with this process.
+    `memory_bytes` bounds the rows held while they are sorted; what is more waits in unnamed files in `spill`, gone with this process. What is
+    taken beside them is half as much at most.
     Raises LakeError if a file cannot be read.
     """
     runs, held, held_bytes = list[_Run](), list[pa.Table](), 0
     try:
-        for rows in _rows(io, files, form.schema):
+        for rows in _joined(_rows(io, files, form.schema)):
             held.append(rows)
             held_bytes += rows.nbytes
             if held_bytes >= memory_bytes:
-                runs.append(_Run(_sorted(held, form), spill))
+                runs.append(_Run(_sorted(held, form, memory_bytes // GATHER_SHARE), spill))
                 held, held_bytes = [], 0
-        rest = _sorted(held, form) if held else iter(())
+        rest = _sorted(held, form, memory_bytes // GATHER_SHARE) if held else iter(())
         if runs and held:
             runs.append(_Run(rest, spill))
             held.clear()
-        yield from _regrouped(_merged(runs, form) if runs else rest)
+        yield from _regrouped(_merged(runs, form) if runs else rest, max(PIECE_BYTES, min(GROUP_BYTES, memory_bytes // GROUP_SHARE)))
     finally:
         for run in runs:
             run.close()
@@ -68,15 +73,52 @@ def _rows(io: FileIO, files: Sequence[str], schema: pa.Schema) -> Iterator[pa.Ta
                     yield aligned(pa.Table.from_batches([batch]), schema)
 
 
-def _sorted(tables: Sequence[pa.Table], form: ParquetFormat) -> Iterator[pa.Table]:
-    """Rows in the table's order, by the row group."""
+def _joined(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
+    """The same rows in tables of one chunk, small ones put together: thousands of small files would make as many chunks to gather from."""
+    held = list[pa.Table]()
+    for table in tables:
+        held.append(table)
+        if sum(t.num_rows for t in held) >= PIECE_ROWS or sum(t.nbytes for t in held) >= PIECE_BYTES:
+            yield pa.concat_tables(held).combine_chunks() if len(held) > 1 else table
+            held = []
+    if held:
+        yield pa.concat_tables(held).combine_chunks()
+
+
+def _sorted(tables: Sequence[pa.Table], form: ParquetFormat, gather_bytes: int) -> Iterator[pa.Table]:
+    """Rows in the table's order, gathered so many bytes at a time, by the row group at most."""
     rows = pa.concat_tables(tables)
-    order = order_of(rows, form)
-    for first in range(0, len(order), ROW_GROUP_ROWS):
-        yield rows.take(pa.array(order[first : first + ROW_GROUP_ROWS]))
+    order, starts = order_of(rows, form), np.cumsum([0, *(t.num_rows for t in tables)])
+    ends_at = np.cumsum(_row_bytes(rows)[order])
+    first = 0
+    while first < len(order):
+        before = ends_at[first - 1] if first else 0
+        last = max(first + 1, min(first + ROW_GROUP_ROWS, int(np.searchsorted(ends_at, before + gather_bytes, "right"))))
+        yield _gathered(tables, starts, order[first:last])
+        first = last
 
 
-def order_of(rows: pa.Table, form: ParquetFormat) -> np.ndarray[Any, np.dtype[np.int64]]:
+def _row_bytes(rows: pa.Table) -> NDArray[np.int64]:
+    """About what each row takes: its own texts and bytes, and an equal share of all else."""
+    own: NDArray[np.int64] = np.zeros(rows.num_rows, np.int64)
+    for column in rows.columns:
+        if pa.types.is_string(column.type) or pa.types.is_binary(column.type):
+            own += pc.binary_length(column).fill_null(0).to_numpy()
+    own += (rows.nbytes - int(own.sum())) // max(1, rows.num_rows)
+    return own
+
+
+def _gathered(tables: Sequence[pa.Table], starts: NDArray[np.int64], order: NDArray[np.int64]) -> pa.Table:
+    """Rows by their numbers. Table by table: to take from many chunks at once, Arrow makes one of each text column, as large as all rows."""
+    owners = np.searchsorted(starts, order, "right") - 1
+    by_table = np.argsort(owners, kind="stable")
+    parts = [tables[n].take(pa.array(order[owners == n] - starts[n])) for n in np.unique(owners)]
+    place = np.empty_like(by_table)
+    place[by_table] = np.arange(len(by_table))
+    return pa.concat_tables(parts).take(pa.array(place))
+
+
+def order_of(rows: pa.Table, form: ParquetFormat) -> NDArray[np.int64]:
     """Row numbers in the table's sort order. Raises LakeError if the rows belong to several partitions."""
     slices = list(form.slices(rows))
     if len(slices) > 1:
@@ -150,14 +192,14 @@ def _up_to(rows: pa.Table, names: Sequence[str], bound: tuple[Any, ...]) -> int:
     return int(pc.sum(within).as_py())
 
 
-def _regrouped(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
-    """The same rows in groups of one size, but for the last and for those that GROUP_BYTES makes smaller."""
+def _regrouped(tables: Iterator[pa.Table], group_bytes: int) -> Iterator[pa.Table]:
+    """The same rows in groups of one size, but for the last and for those that `group_bytes` makes smaller."""
     held = list[pa.Table]()
     for table in tables:
         held.append(table)
-        while sum(t.num_rows for t in held) >= ROW_GROUP_ROWS or sum(t.nbytes for t in held) >= GROUP_BYTES:
+        while sum(t.num_rows for t in held) >= ROW_GROUP_ROWS or sum(t.nbytes for t in held) >= group_bytes:
             whole = pa.concat_tables(held)
-            count = fitting(whole, ROW_GROUP_ROWS, GROUP_BYTES)
+            count = fitting(whole, ROW_GROUP_ROWS, group_bytes)
             yield whole.slice(0, count)
             held = [whole.slice(count)] if count < whole.num_rows else []
     if held:
