@@ -4,6 +4,9 @@ A snapshot of the source names the file of its gap events (and that of its lette
 already. Taking it is one append with the head required and with `applied-through` in its summary, so of two takers one wins and the
 other sees it. Sequence numbers only ever grow, also over a rollback: what is above `applied-through` was not taken.
 
+A taking handles so many files at most, the oldest: what an outage left behind is taken in several appends, one after each commit of the
+source, and `applied-through` names the last snapshot whose file is in.
+
 A file that holds several days of a table that is cut by day is copied, a file a day, in the same append: all of them or none.
 
 After a rollback of the source the same records are read again and give the same events in new files. Events below the
@@ -28,13 +31,16 @@ from k2stream.clock import Deadline
 from k2stream.lake.commit import Addition, Committer
 from k2stream.lake.file_io import sync_folders_of
 from k2stream.lake.files import FileLists
-from k2stream.lake.head import Head, head_of, summary_of
+from k2stream.lake.head import Head, head_at, head_of, summary_of
 from k2stream.lake.offsets import Entry, Vector, pack, unpack
 from k2stream.lake.parquet import DAY_US, ParquetFormat, Partition
 from k2stream.lake.summary import APPLIED_THROUGH, EVENTS_FILE, FLAGS_FILE, KIND, LETTERS_FILE, TAKEN_BELOW
 from k2stream.lake.trouble import translated
 from k2stream.lake.writer import data_folder
 from k2stream.records import TopicPartition
+
+TAKEN_AT_ONCE = 64
+"""Files of one taking. A commit of the source names one, so a backlog shrinks sixty times as fast as it grew, and no append is large."""
 
 HeldIds = Callable[[pa.ChunkedArray], set[object]]
 """Which of these ids the taking table holds."""
@@ -88,10 +94,15 @@ def applied_of(head: Head, source: str) -> Applied:
     return Applied(table_uuid, int(sequence_number), None if below is None else unpack(below))
 
 
+def owed(source: Table, applied: Applied, parcel: Parcel) -> list[Snapshot]:
+    """Snapshots of the source's kept history that name a file which nobody has taken, oldest first."""
+    chain = [s for s in ancestors_of(source.current_snapshot(), source.metadata) if parcel.named_by in summary_of(s)]
+    return [s for s in reversed(chain) if not applied.has_taken(source, s)]
+
+
 def named_after(source: Table, applied: Applied, parcel: Parcel = EVENTS) -> list[str]:
     """Files that the source's kept history names and nobody has taken, oldest first."""
-    chain = [s for s in ancestors_of(source.current_snapshot(), source.metadata) if parcel.named_by in summary_of(s)]
-    return [summary_of(s)[parcel.named_by] for s in reversed(chain) if not applied.has_taken(source, s)]
+    return [summary_of(s)[parcel.named_by] for s in owed(source, applied, parcel)]
 
 
 class Outbox:
@@ -120,7 +131,7 @@ class Outbox:
         return self.applied
 
     def take(self, source: Table, deadline: Deadline) -> int:
-        """Append what `source`'s kept history owes; how many rows that were. Raises as Committer.apply does."""
+        """Append what `source`'s kept history owes, of the oldest files of a backlog; how many rows that were. Raises as Committer.apply does."""
         if not named_after(source, self.applied, self._parcel):
             return 0
         taking = _Taking(self._form, self._held_ids, source, self._source, self._parcel)
@@ -160,14 +171,16 @@ class _Taking:
         self.rows = 0
 
     def on(self, head: Head, table: Table) -> Addition | None:
-        """What is still to be appended on `head`; None if another worker has taken it all."""
+        """What is to be appended on `head` next; None if another worker has taken it all."""
         applied = applied_of(head, self._name)
-        named = named_after(self._source, applied, self._parcel)
+        waiting = owed(self._source, applied, self._parcel)
+        taken = waiting[:TAKEN_AT_ONCE]
         self.rows = 0
-        files = [file for location in named for file in self._files(location, applied.below, table)]
-        if not named:
+        if not taken:
             return None
-        return Addition(replace(head.carried, outbox=self._outbox(head, applied)), files=files, says={KIND: "outbox"})
+        files = [file for s in taken for file in self._files(summary_of(s)[self._parcel.named_by], applied.below, table)]
+        through = head_of(self._source) if len(taken) == len(waiting) else head_at(self._source, taken[-1].snapshot_id)
+        return Addition(replace(head.carried, outbox=self._outbox(head, applied, through)), files=files, says={KIND: "outbox"})
 
     def _files(self, location: str, below: Vector | None, table: Table) -> list[DataFile]:
         """The data files to append for one named file: the very file, or copies, one a partition and without what is held."""
@@ -209,14 +222,13 @@ class _Taking:
         held = self._held_ids(ids.filter(pa.array(doubtful)))
         return pa.array([id not in held for id in ids.to_pylist()], pa.bool_()) if held else None
 
-    def _outbox(self, head: Head, applied: Applied) -> dict[str, str]:
-        newest = head_of(self._source)
+    def _outbox(self, head: Head, applied: Applied, through: Head) -> dict[str, str]:
         ends = {tp: entry.next for tp, entry in (applied.below or {}).items()}
-        for tp, entry in newest.vector.items():
+        for tp, entry in through.vector.items():
             ends[tp] = max(entry.next, ends.get(tp, 0))
         below = pack({tp: Entry(0, end) for tp, end in ends.items()})
-        through = f"{newest.table_uuid}:{newest.sequence_number}"
-        return {**head.carried.outbox, APPLIED_THROUGH + self._name: through, TAKEN_BELOW + self._name: below}
+        place = f"{through.table_uuid}:{through.sequence_number}"
+        return {**head.carried.outbox, APPLIED_THROUGH + self._name: place, TAKEN_BELOW + self._name: below}
 
 
 def doubtful_rows(origins: pa.Table, below: Vector | None) -> NDArray[np.bool_]:

@@ -123,9 +123,9 @@ class LakeSite:
         """Ids in the gaps table, sorted; one that is there twice shows twice."""
         return sorted(self.rows("gaps")["event_id"].to_pylist())
 
-    def snapshots(self, kind: str) -> int:
-        """How many kept snapshots of the trades table are of this kind."""
-        return sum(s.summary["k2.kind"] == kind for s in self.stranger().metadata.snapshots if "k2.kind" in s.summary.additional_properties)
+    def snapshots(self, kind: str, name: str = "trades") -> int:
+        """How many kept snapshots of the table are of this kind."""
+        return sum(s.summary["k2.kind"] == kind for s in self.stranger(name).metadata.snapshots if "k2.kind" in s.summary.additional_properties)
 
     def files(self, folder: str = "trades") -> set[PurePosixPath]:
         """Files below a table's folder."""

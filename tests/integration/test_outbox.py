@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from k2stream.errors import LakeError
+from k2stream.lake import outbox
 from k2stream.lake.expiry import Expiry
 from k2stream.lake.pins import pin, pins_of
 from k2stream.lake.table import RowsLake
@@ -199,6 +200,40 @@ def test_a_damaged_tracker_file_is_no_state_not_an_error(site: LakeSite) -> None
     head = worker.commit(worker.write(window(0, 0, 1, tracker=b"x")), soon())
     write_bytes(site.stranger().io, head.vector[TP].tracker_file, b"damaged")
     assert site.worker().tracker_blob(head.vector[TP].tracker_file, TP) is None
+
+
+@pytest.mark.parametrize("step", ["5.head", "5.before", "5.after"])
+def test_a_backlog_is_taken_in_several_appends_though_a_taker_dies_between(site: LakeSite, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    """No taking is larger than its bound; the oldest come first, and each event once."""
+    monkeypatch.setattr(outbox, "TAKEN_AT_ONCE", 3)
+    worker = site.started()
+    for number in range(8):
+        worker.commit(worker.write(window(number, number, number + 1, events=[f"e{number}"])), soon())
+    assert worker.take_outbox(soon()) == 3
+    assert site.event_ids() == ["e0", "e1", "e2"]
+    with pytest.raises(Died):
+        site.worker(on_step=dying_at(step)).take_outbox(soon())
+    following = site.worker()
+    taken = [following.take_outbox(soon()) for _ in range(3)]
+    assert taken == ([2, 0, 0] if step == "5.after" else [3, 2, 0])
+    assert site.event_ids() == [f"e{number}" for number in range(8)]
+    assert site.snapshots("outbox", "gaps") == 3
+
+
+def test_a_rollback_amid_a_backlog_doubles_no_event(site: LakeSite, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was taken of it is looked up by id, what was not comes from the records that are read again."""
+    monkeypatch.setattr(outbox, "TAKEN_AT_ONCE", 2)
+    worker = site.started()
+    kept = worker.commit(worker.write(window(0, 0, 1, events=["e0"])), soon())
+    for number in range(1, 6):
+        worker.commit(worker.write(window(number, number, number + 1, events=[f"e{number}"])), soon())
+    assert worker.take_outbox(soon()) == 2
+    site.stranger().manage_snapshots().rollback_to_snapshot(kept.snapshot_id).commit()
+    worker = site.worker()
+    for first, end in ((1, 3), (3, 7)):
+        worker.commit(worker.write(window(10 + first, first, end, events=[f"e{number}" for number in range(first, end)])), soon())
+    assert worker.take_outbox(soon()) == 5
+    assert site.event_ids() == [f"e{number}" for number in range(7)]
 
 
 def test_events_that_cannot_be_read_are_one_sentence(site: LakeSite) -> None:
