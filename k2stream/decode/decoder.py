@@ -24,6 +24,8 @@ from k2stream.verdict import Decoded, Marker, Reject
 
 FEW_RECORDS = 80
 """One call of the block reader costs about 2.5 ms, one record alone about 30 us: fewer records than this go one by one."""
+PATIENCE = 16
+"""Log batches without a bad record after which a partition is no longer a spoiled one."""
 FEW_ASIDE = 0.1
 """Share of a log batch: where more was put aside, it is rather odd than spoiled, and the next one may be read as it is."""
 MOST_BYTES = 4 << 20
@@ -72,9 +74,9 @@ class Decoder:
         self._held, self._held_now = held, no_columns()
         self._mixed: set[TopicPartition] = set()
         """Where the last log batches were written with several schemas: those are taken apart at once, the others when a read fails."""
-        self._spoiled: set[TopicPartition] = set()
-        """Where the last log batch held records that are no rows, but few: the next ones are taken apart at once, for a read that fails is read for
-        nothing, and halving costs twice as many calls."""
+        self._spoiled: dict[TopicPartition, int] = {}
+        """Where a log batch held records that are no rows, but few, and how many without any it takes until that is forgotten: meanwhile they are
+        taken apart at once, for a read that fails is read for nothing, and halving costs twice as many calls."""
 
     def decode(self, batch: Batch) -> Decoded:
         """One batch alone; see decode_many."""
@@ -154,14 +156,16 @@ class Decoder:
         is_worth_it = sum(counts) >= FEW_RECORDS
         columns = self._readers[schema_id].read([block for _, block in group]) if is_worth_it else None
         if columns is not None and self._place(schema_id, group, counts, columns, pieces):
-            self._spoiled -= {_tp(block.log_batch) for _, block in group if block.places is None}
+            if self._spoiled:
+                for block in (block for _, block in group if block.places is None):
+                    self._forget(_tp(block.log_batch), 1)
             return
         is_pure = is_pure or not is_worth_it
         parts = group if is_pure else self._taken_apart(group, held_to=self._written)
         if _differ(parts, group):
             self._read_groups(_by_schema(parts), pieces)
         elif len(group) == 1 or not is_worth_it:
-            self._spoiled |= {_tp(block.log_batch) for _, block in group if is_worth_it}
+            self._spoiled |= {_tp(block.log_batch): PATIENCE for _, block in group if is_worth_it}
             for number, block in group:
                 pieces[number].append(self._block_one_by_one(block))
         else:
@@ -196,8 +200,19 @@ class Decoder:
         tp, able = {_tp(block.log_batch)}, [part.count for part in parts if self._reader(part.schema_id) is not None]
         self._mixed = self._mixed | tp if len(able) > 1 else self._mixed - tp
         if is_sifted:
-            share_aside = 1 - sum(able) / block.count
-            self._spoiled = self._spoiled | tp if 0 < share_aside <= FEW_ASIDE else self._spoiled - tp
+            self._note(_tp(block.log_batch), share_aside=1 - sum(able) / block.count)
+
+    def _note(self, tp: TopicPartition, *, share_aside: float) -> None:
+        if share_aside > FEW_ASIDE:
+            self._spoiled.pop(tp, None)
+        elif share_aside:
+            self._spoiled.setdefault(tp, PATIENCE)
+
+    def _forget(self, tp: TopicPartition, log_batches: int) -> None:
+        """So many less to wait for: nothing of them was bad."""
+        left = self._spoiled.pop(tp, 0) - log_batches
+        if left > 0:
+            self._spoiled[tp] = left
 
     def _place(self, schema_id: int, group: Group, counts: list[int], columns: list[pa.Array], pieces: Pieces) -> bool:
         """Columns of a proven read with their origins, cut into log batches; what nobody asked for is cut off.
@@ -223,8 +238,10 @@ class Decoder:
         if block.places is None:
             return self._one_by_one(block.log_batch)
         piece = replace(self._one_by_one(block.log_batch.of(block.raw, block.count)), is_part=True)
-        if not piece.rejects:  # odd, not spoiled: to be read as it is the next time
-            self._spoiled.discard(_tp(block.log_batch))
+        if piece.rejects and _tp(block.log_batch) in self._spoiled:
+            self._spoiled[_tp(block.log_batch)] = PATIENCE
+        elif not piece.rejects:  # one that is odd may be a bad one that came out well, several are odd: to be read as they are the next time
+            self._forget(_tp(block.log_batch), PATIENCE if piece.stop - piece.start > 1 else 1)
         return piece
 
     def _one_by_one(self, log_batch: LogBatch) -> Piece:
@@ -269,7 +286,7 @@ class Decoder:
         return pa.Table.from_arrays([*own, *origin_columns(topics, partitions, offsets, vendor_data), *more], schema=whole)
 
     def _joined(self, pieces: Sequence[Piece]) -> Decoded:
-        parts = [table.slice(start, stop - start) for table, start, stop in _adjacent(pieces) if stop > start]
+        parts = [table.slice(start, stop - start) for table, start, stop in _adjacent([piece for piece in pieces if piece.stop > piece.start])]
         is_mixed = any(piece.is_part for piece in pieces)
         rows = self._schema.empty_table() if not parts else in_offset_order(parts) if is_mixed else joined(parts)
         rejects, markers = [r for p in pieces for r in p.rejects], [m for p in pieces for m in p.markers]

@@ -7,7 +7,8 @@ from numpy.typing import NDArray
 
 VARINT_BYTES = 10
 """The most that 64 bits take."""
-PADDING = bytes(VARINT_BYTES)
+PADDING = bytes(32)
+"""Zeros behind all bytes, so that what is read at their end is there."""
 ONE_BYTE = (np.arange(128) >> 1) ^ -(np.arange(128) & 1)
 """The numbers of one byte."""
 

@@ -1,10 +1,11 @@
 """Spoiled log batches: what is put aside for a closer look is what is bad, and no more, so a bad record costs its neighbours little."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,8 +13,8 @@ from hypothesis import strategies as st
 from k2stream.decode import decoder as decoder_module
 from k2stream.decode.avro_reader import BadBody, read_long
 from k2stream.decode.avro_type import parse
-from k2stream.decode.block import BlockReader, open_block
-from k2stream.decode.decoder import Decoder
+from k2stream.decode.block import Block, BlockReader, open_block
+from k2stream.decode.decoder import PATIENCE, Decoder
 from k2stream.decode.framing import frame
 from k2stream.decode.record_decoder import RecordDecoder, WriterSchemas
 from k2stream.decode.sieve import passing
@@ -169,6 +170,31 @@ def test_a_stream_with_some_odd_records_is_not_taken_apart_for_ever(monkeypatch:
     looked_at.clear()
     assert decoder.decode(batch_of(log_batch(odd))).rows.num_rows == RECORDS
     assert looked_at == []
+
+
+def test_a_good_log_batch_between_bad_ones_makes_no_read_fail(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where some records are bad, a whole log batch is good now and then: the next is taken apart first all the same, until some time is over."""
+    good: list[bytes | None] = [value(n) for n in range(RECORDS)]
+    odd: list[bytes | None] = [*good[:-1], value(7, symbol="é")]
+    read, outcomes = BlockReader.read, list[bool]()
+
+    def watched(self: BlockReader, blocks: Sequence[Block]) -> list[pa.Array] | None:
+        columns = read(self, blocks)
+        outcomes.append(columns is not None)
+        return columns
+
+    monkeypatch.setattr(BlockReader, "read", watched)
+    decoder = Decoder("trade_v2", Schemas())
+    for values in ([*good[:-1], b"bad"], good, odd, [*good[:-1], b"bad"], *[good] * PATIENCE, [*good[:-1], b"bad"]):
+        decoder.decode(batch_of(log_batch(values)))
+    assert [n for n, is_read in enumerate(outcomes) if not is_read] == [0, len(outcomes) - 2]
+
+
+def test_rows_beside_rejects_are_one_chunk() -> None:
+    """What is refused leaves rows that every later stage takes in one pass, not one a log batch."""
+    values: list[bytes | None] = [b"bad", *(value(n) for n in range(RECORDS))]
+    decoded = Decoder("trade_v2", Schemas()).decode(batch_of(*(log_batch(values, n * len(values)) for n in range(4))))
+    assert (decoded.rows["offset"].num_chunks, decoded.rows.num_rows, len(decoded.rejects)) == (1, 4 * RECORDS, 4)
 
 
 def test_random_schema_ids_cost_no_more_than_their_records() -> None:
