@@ -10,10 +10,10 @@ source, and `applied-through` names the last snapshot whose file is in.
 A file that holds several days of a table that is cut by day is copied, a file a day, in the same append: all of them or none.
 
 After a rollback of the source the same records are read again and give the same events in new files. Events below the
-offsets that were ever taken are therefore looked up by id, and those that their table holds are left out.
+offsets that were ever taken are therefore looked up by id, those of all files of a taking at once, and those that their table holds are left out.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from uuid import uuid4
 
@@ -42,7 +42,7 @@ from k2stream.records import TopicPartition
 TAKEN_AT_ONCE = 64
 """Files of one taking. A commit of the source names one, so a backlog shrinks sixty times as fast as it grew, and no append is large."""
 
-HeldIds = Callable[[pa.ChunkedArray], set[object]]
+HeldIds = Callable[[pa.Array], pa.Array]
 """Which of these ids the taking table holds."""
 
 
@@ -151,14 +151,37 @@ class Outbox:
             held |= wanted & {file.path for file in self._lists.files(snapshot.snapshot_id)}
         return held
 
-    def _held_ids(self, wanted: pa.ChunkedArray) -> set[object]:
-        """Which of `wanted` the taking table holds."""
-        snapshot, held, column = self._table.current_snapshot(), set[object](), self._parcel.id_column
+    def _held_ids(self, wanted: pa.Array) -> pa.Array:
+        """Which of `wanted` the taking table holds; files whose bounds exclude all of them are not opened."""
+        snapshot, column, ends = self._table.current_snapshot(), self._parcel.id_column, pc.min_max(wanted).as_py()
+        held = [wanted.slice(0, 0)]
         for file in self._lists.files(snapshot.snapshot_id) if snapshot else []:
-            with self._table.io.new_input(file.path).open() as stream:
-                ids = pq.read_table(stream, columns=[column])[column]
-            held.update(ids.filter(pc.is_in(ids, wanted.combine_chunks())).to_pylist())
-        return held
+            if file.lower.get(column, "") > ends["max"] or file.upper.get(column, ends["min"]) < ends["min"]:
+                continue
+            with translated(f"look up {self._parcel.words}", file.path), self._table.io.new_input(file.path).open() as stream:
+                batches = pq.ParquetFile(stream).iter_batches(columns=[column])
+                held += [batch[column].filter(pc.is_in(batch[column], wanted)) for batch in batches]
+        return pa.concat_arrays(held)
+
+
+@dataclass(frozen=True, slots=True)
+class _Named:
+    """A file that is owed, as far as it is looked at before anything is taken."""
+
+    location: str
+    footer: pq.FileMetaData
+    partition: Partition | None
+    """That all rows lie in; None if they lie in several."""
+    ids: pa.ChunkedArray | None
+    """Of all rows, if one of them may have been taken before; else None."""
+    doubtful: pa.Array
+
+    def is_new(self, held: pa.Array) -> pa.Array | None:
+        """Which rows are not held; None: all of them."""
+        if self.ids is None or not len(held):
+            return None
+        is_new = pc.invert(pc.is_in(self.ids, held)).combine_chunks()
+        return None if pc.all(is_new).as_py() else is_new
 
 
 class _Taking:
@@ -178,32 +201,49 @@ class _Taking:
         self.rows = 0
         if not taken:
             return None
-        files = [file for s in taken for file in self._files(summary_of(s)[self._parcel.named_by], applied.below, table)]
+        named = [self._named(summary_of(s)[self._parcel.named_by], applied.below) for s in taken]
+        held = self._held(named)
+        files = [file for each in named for file in self._files(each, each.is_new(held), table)]
         through = head_of(self._source) if len(taken) == len(waiting) else head_at(self._source, taken[-1].snapshot_id)
         return Addition(replace(head.carried, outbox=self._outbox(head, applied, through)), files=files, says={KIND: "outbox"})
 
-    def _files(self, location: str, below: Vector | None, table: Table) -> list[DataFile]:
+    def _named(self, location: str, below: Vector | None) -> _Named:
+        """Look at a file; values of rows are not read."""
+        with translated(f"read {self._parcel.words}", location), self._source.io.new_input(location).open() as stream:
+            footer = pq.read_metadata(stream)
+            doubtful = pa.array(doubtful_rows(pq.read_table(stream, columns=["topic", "partition", "offset"]), below))
+            id_column = self._parcel.id_column
+            ids = pq.read_table(stream, columns=[id_column])[id_column] if doubtful.true_count else None
+            return _Named(location, footer, self._partition(stream), ids, doubtful)
+
+    def _held(self, named: Sequence[_Named]) -> pa.Array:
+        """Ids of these files that the taking table holds."""
+        doubted = [chunk for each in named if each.ids is not None for chunk in each.ids.filter(each.doubtful).chunks]
+        return self._held_ids(pa.concat_arrays(doubted)) if doubted else pa.array([], pa.string())
+
+    def _files(self, named: _Named, is_new: pa.Array | None, table: Table) -> list[DataFile]:
         """The data files to append for one named file: the very file, or copies, one a partition and without what is held."""
+        location = named.location
         with translated(f"read {self._parcel.words}", location):
-            with self._source.io.new_input(location).open() as stream:
-                footer = pq.read_metadata(stream)
-                is_new = self._is_new(pq.read_table(stream, columns=["topic", "partition", "offset"]), stream, below)
-                partition = self._partition(stream)
-                if is_new is None and partition is not None:
-                    self.rows += footer.num_rows
-                    return [self._form.data_file(location, len(self._source.io.new_input(location)), footer, partition)]
-                known, files = self._copied.get(location, (None, []))
-                if files and (known == is_new if known is None or is_new is None else known.equals(is_new)):
-                    self.rows += sum(file.record_count for file in files)
-                    return files
-                new = pq.read_table(stream)
-            new = new if is_new is None else new.filter(is_new)
-            self.rows += new.num_rows
-            copy = f"{data_folder(table)}/{self._parcel.prefix}-{uuid4()}"
-            files = [self._form.write(table.io, f"{copy}-{number:05}.parquet", part) for number, part in enumerate(self._form.slices(new))]
-            sync_folders_of(table.io, [file.file_path for file in files])
-            self._copied[location] = is_new, files
+            if is_new is None and named.partition is not None:
+                self.rows += named.footer.num_rows
+                return [self._form.data_file(location, len(self._source.io.new_input(location)), named.footer, named.partition)]
+            known, files = self._copied.get(location, (None, []))
+            if not files or not (known == is_new if known is None or is_new is None else known.equals(is_new)):
+                files = self._copy(location, is_new, table)
+                self._copied[location] = is_new, files
+            self.rows += sum(file.record_count for file in files)
             return files
+
+    def _copy(self, location: str, is_new: pa.Array | None, table: Table) -> list[DataFile]:
+        """The rows that are new, a file a partition."""
+        with self._source.io.new_input(location).open() as stream:
+            rows = pq.read_table(stream)
+        rows = rows if is_new is None else rows.filter(is_new)
+        copy = f"{data_folder(table)}/{self._parcel.prefix}-{uuid4()}"
+        files = [self._form.write(table.io, f"{copy}-{number:05}.parquet", part) for number, part in enumerate(self._form.slices(rows))]
+        sync_folders_of(table.io, [file.file_path for file in files])
+        return files
 
     def _partition(self, stream: InputStream) -> Partition | None:
         """The partition that all rows of a file lie in; None if they lie in several."""
@@ -212,15 +252,6 @@ class _Taking:
             return ()
         days = np.unique(pq.read_table(stream, columns=[day_of])[day_of].cast(pa.int64()).to_numpy() // DAY_US).tolist()
         return (days[0],) if len(days) == 1 else None
-
-    def _is_new(self, origins: pa.Table, stream: InputStream, below: Vector | None) -> pa.Array | None:
-        """Which rows of a file the taking table lacks; None: all of them. Values of rows are read only if something is held."""
-        doubtful = doubtful_rows(origins, below)
-        if not doubtful.any():
-            return None
-        ids = pq.read_table(stream, columns=[self._parcel.id_column])[self._parcel.id_column]
-        held = self._held_ids(ids.filter(pa.array(doubtful)))
-        return pa.array([id not in held for id in ids.to_pylist()], pa.bool_()) if held else None
 
     def _outbox(self, head: Head, applied: Applied, through: Head) -> dict[str, str]:
         ends = {tp: entry.next for tp, entry in (applied.below or {}).items()}

@@ -2,7 +2,9 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
+import pyarrow.parquet as pq
 import pytest
 
 from k2stream.errors import LakeError
@@ -234,6 +236,30 @@ def test_a_rollback_amid_a_backlog_doubles_no_event(site: LakeSite, monkeypatch:
         worker.commit(worker.write(window(10 + first, first, end, events=[f"e{number}" for number in range(first, end)])), soon())
     assert worker.take_outbox(soon()) == 5
     assert site.event_ids() == [f"e{number}" for number in range(7)]
+
+
+def test_a_mass_of_events_that_are_held_is_looked_up_in_one_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever came again, in however many files: each file of the table that may hold it is opened once a taking."""
+    site = LakeSite(tmp_path)
+    worker = site.started()
+    kept = worker.commit(worker.write(window(0, 0, 1, events=["a"])), soon())
+    for number in range(1, 5):
+        worker.commit(worker.write(window(number, number, number + 1, events=[f"e{number}"])), soon())
+        worker.take_outbox(soon())
+    site.stranger().manage_snapshots().rollback_to_snapshot(kept.snapshot_id).commit()
+    worker = site.worker()
+    for number in range(1, 7):
+        worker.commit(worker.write(window(10 + number, number, number + 1, events=[f"e{number}"])), soon())
+    opened: list[object] = []
+
+    def watched(stream: object) -> pq.ParquetFile:
+        opened.append(stream)
+        return pq.ParquetFile(stream)
+
+    monkeypatch.setattr(outbox, "pq", SimpleNamespace(**{**vars(pq), "ParquetFile": watched}))
+    assert worker.take_outbox(soon()) == 2
+    assert len(opened) == 4  # those of e1 to e4; not that of a, which no bound admits
+    assert site.event_ids() == ["a", *(f"e{number}" for number in range(1, 7))]
 
 
 def test_events_that_cannot_be_read_are_one_sentence(site: LakeSite) -> None:
