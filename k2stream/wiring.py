@@ -117,7 +117,7 @@ def open_instruments(app: K2App, rows: TableDeclaration, events: TableDeclaratio
     edges = Edges(
         consumer=lambda: cast(BatchConsumer, app.consumer),
         log=app.sink,
-        decoder=Decoder(SCHEMA_OF_DATA_TYPE[REFERENCE_DATA], common.registry),
+        decoder=Decoder(SCHEMA_OF_DATA_TYPE[REFERENCE_DATA], common.registry, held=table.columns),
         table=table,
         lookup=_ask_nothing,
         rows_of=lambda _snapshot_id, _tp, _first, _last: ORIGINS.empty_table(),

@@ -18,7 +18,7 @@ from k2stream.decode.avro_type import Array, AvroType, Decimal, Enum, Field, Fix
 from k2stream.errors import DecodeError
 from k2stream.rows import NATIVE_IDS, ORIGIN_FIELDS, TIMESTAMP, wider
 
-KEPT = frozenset({*(f.name for f in ORIGIN_FIELDS), *NATIVE_IDS.values(), "timestamp_day", "commit_id", "written_at"})
+KEPT = frozenset({*(f.name for f in ORIGIN_FIELDS), *NATIVE_IDS.values(), "timestamp_day", "commit_id", "written_at", "delisted_at"})
 """Names that the tables use for themselves."""
 
 MOST_DIGITS = 38

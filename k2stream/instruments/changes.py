@@ -9,11 +9,11 @@ import numpy as np
 import pyarrow as pa
 
 from k2stream.gaps import EVENTS
-from k2stream.instruments.merge import CHANGES
+from k2stream.instruments.merge import CHANGES, IS_END
 from k2stream.lake.offsets import Counts
 from k2stream.pipeline import Judging, Settled, holes_of, noted_bytes, rejects_of, spans_of, without
 from k2stream.records import Batch, TopicPartition, micros_of
-from k2stream.rows import INSTRUMENTS
+from k2stream.rows import INSTRUMENTS, joined
 from k2stream.validate import INSTRUMENT_RULES, Expected, broken_rules
 from k2stream.verdict import Decoded, Judged, Reason, Reject
 
@@ -31,7 +31,7 @@ def _judge(batch: Batch, decoded: Decoded, by: Judging) -> Judged:
     stated = _stated(without(decoded.rows, [i.row for i in invalid]), by)
     ends = [r for r in decoded.rejects if company_of(r) is not None]
     rejects = [r for r in decoded.rejects if company_of(r) is None] + (rejects_of(batch, invalid) if invalid else [])
-    rows = pa.concat_tables([stated, _ends(ends, by)]).sort_by("offset") if ends else stated
+    rows = joined([stated, _ends(ends, by)]).sort_by("offset") if ends else stated
     return Judged(
         tp=batch.tp,
         first_offset=batch.first_offset,
@@ -58,11 +58,13 @@ def company_of(reject: Reject) -> str | None:
 
 
 def _stated(rows: pa.Table, by: Judging) -> pa.Table:
-    """Decoded rows as changes; the exchange is written as its topic's, or one company would lie in two places."""
+    """Decoded rows as changes, added columns behind; the exchange is written as its topic's, or one company would lie in two places."""
+    added = [field for field in rows.schema if field.name not in INSTRUMENTS.names]
     columns = [rows[field.name].cast(field.type) for field in INSTRUMENTS]
     columns[INSTRUMENTS.get_field_index("exchange")] = pa.chunked_array([pa.repeat(by.exchange, rows.num_rows).cast(pa.string())])
     nothing = pa.nulls(rows.num_rows, CHANGES.field("delisted_at").type)
-    return pa.table([*columns, nothing, pa.array(np.zeros(rows.num_rows, bool))], schema=CHANGES)
+    is_end = pa.array(np.zeros(rows.num_rows, bool))
+    return pa.table([*columns, nothing, is_end, *(rows[field.name] for field in added)], schema=pa.schema([*CHANGES, *added]))
 
 
 def _ends(rejects: Sequence[Reject], by: Judging) -> pa.Table:
@@ -75,7 +77,7 @@ def _ends(rejects: Sequence[Reject], by: Judging) -> pa.Table:
             "partition": r.partition,
             "offset": r.offset,
             "delisted_at": micros_of(r.timestamp_ms),
-            "is_end": True,
+            IS_END.name: True,
         }
         for r in rejects
     ]
@@ -89,7 +91,7 @@ def settle_changes(judged: Sequence[Judged]) -> Settled:
     for j in ordered:
         deltas[j.tp] = deltas.get(j.tp, Counts()) + Counts(j.rows.num_rows, 0, len(j.rejects), len(j.markers), j.holes)
     return Settled(
-        rows=pa.concat_tables([j.rows for j in ordered]),
+        rows=joined([j.rows for j in ordered]),
         keys=NO_KEYS,
         times_us=NO_TIMES,
         events=EVENTS.empty_table(),

@@ -79,7 +79,7 @@ class Follower:
     def _expected(self, source: Source, topics: set[str]) -> dict[str, Instrument]:
         files = source.files()
         self._rows = {f.path: self._rows.get(f.path) or instruments_of(source.read(f)) for f in files}
-        return by_symbol(row for rows in self._rows.values() for row in rows if row["topic"] in topics)
+        return by_symbol(with_all_columns([row for rows in self._rows.values() for row in rows if row["topic"] in topics]))
 
     async def _write(self, expected: Mapping[str, Instrument], topics: set[str]) -> None:
         stale = [key for key, row in self._live.items() if row.get("topic") in topics and key not in expected]
@@ -103,6 +103,12 @@ def instruments_of(rows: pa.Table) -> list[Instrument]:
     """Rows of the table of instruments as JSON objects."""
     columns = {name: plain_values(rows[name]) for name in rows.column_names if name not in LEFT_OUT}
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def with_all_columns(rows: Sequence[Instrument]) -> list[Instrument]:
+    """The same with null where others have a column: a file that was read before the table gained it lacks it."""
+    columns: Instrument = dict.fromkeys(name for row in rows for name in row)
+    return [columns | row for row in rows]
 
 
 def by_symbol(rows: Iterable[Instrument]) -> dict[str, Instrument]:

@@ -3,6 +3,9 @@
 A company is told by (asset class, exchange, company id). The newest record wins, in the order in which the records lie in their partition;
 applied once more, the same records change nothing. A record without a value is the end of a listing: the row stays, for trades of
 yesterday still need its name, and says when it ended. The end of a company that nobody knows makes no row.
+
+Rows may have columns behind these, which writers added (k2stream.decode.added). The newest record decides there too: null if its writer
+did not know the column, whatever the row said before. An end says nothing, so the row keeps what it had.
 """
 
 from collections.abc import Iterable, Mapping
@@ -12,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from k2stream.rows import INSTRUMENTS, TIMESTAMP
+from k2stream.rows import INSTRUMENTS, TIMESTAMP, joined
 
 COMPANY = ("asset_class", "exchange", "company_id")
 """Columns that tell one instrument from another."""
@@ -21,28 +24,32 @@ DELISTED_AT = pa.field("delisted_at", TIMESTAMP)
 """When the record came that ended the listing; null while it is listed."""
 
 KEPT = pa.schema([*INSTRUMENTS, DELISTED_AT])
-"""Columns of the table of instruments."""
+"""Columns of the table of instruments, before those that writers add."""
 
-IS_END = pa.field("is_end", pa.bool_(), nullable=False)
+IS_END = pa.field("@is_end", pa.bool_(), nullable=False)
+"""No field of Avro can have this name."""
 CHANGES = pa.schema([*KEPT, IS_END])
-"""A record each: for the end of a listing only COMPANY, origin and `delisted_at` say something."""
+"""A record each, added columns behind: for the end of a listing only COMPANY, origin and `delisted_at` say something."""
 
 ORIGIN = ("topic", "partition", "offset")
 
 
 def merged(held: pa.Table, changes: pa.Table) -> pa.Table:
-    """Rows of KEPT: `held` (no company twice) after `changes` (CHANGES, oldest first). Order is not kept."""
+    """Rows of KEPT: `held` (no company twice) after `changes` (CHANGES, oldest first), with the added columns of both, as wide as the wider.
+
+    Order is not kept.
+    """
     if not changes.num_rows:
         return held
     companies = companies_of(changes)
     newest, value = _last(companies, np.arange(changes.num_rows)), _last(companies, _rows_with_a_value(changes))
-    ends = changes["is_end"].to_numpy()
-    stated = changes.take(pa.array(list(value.values()), pa.int64())).select(KEPT.names)
+    ends = changes[IS_END.name].to_numpy()
+    stated = changes.take(pa.array(list(value.values()), pa.int64())).drop_columns([IS_END.name])
     ended = [company for company, row in newest.items() if ends[row]]
     stays, known = _split(held, newest.keys())
     rest = known.filter(pc.is_in(companies_of(known), pa.array([c for c in ended if c not in value], pa.string())))
-    found = pa.concat_tables([stated, rest])
-    return pa.concat_tables([stays, _ended(found, changes, {company: newest[company] for company in ended})])
+    found = joined([stated, rest])
+    return joined([stays, _ended(found, changes, {company: newest[company] for company in ended})])
 
 
 def companies_of(rows: pa.Table) -> pa.ChunkedArray:
@@ -52,7 +59,7 @@ def companies_of(rows: pa.Table) -> pa.ChunkedArray:
 
 
 def _rows_with_a_value(changes: pa.Table) -> NDArray[np.int64]:
-    found: NDArray[np.int64] = np.flatnonzero(~changes["is_end"].to_numpy())
+    found: NDArray[np.int64] = np.flatnonzero(~changes[IS_END.name].to_numpy())
     return found
 
 
@@ -79,4 +86,4 @@ def _ended(rows: pa.Table, changes: pa.Table, ends: Mapping[str, int]) -> pa.Tab
     changed = {name: pc.if_else(is_ended, last[name], rows[name]) for name in ORIGIN}
     changed["is_active"] = pc.and_(rows["is_active"], pc.invert(is_ended))
     changed["delisted_at"] = pc.if_else(is_ended, since, rows["delisted_at"])
-    return pa.table([changed.get(field.name, rows[field.name]) for field in KEPT], schema=KEPT)
+    return pa.table([changed.get(name, rows[name]) for name in rows.column_names], schema=rows.schema)

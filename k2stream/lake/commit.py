@@ -214,7 +214,7 @@ class Committer:
 
 def _prepared(table: Table, addition: Addition, says: Mapping[str, str]) -> Prepared:
     if addition.drops:
-        return prepare_overwrite(table, addition.files, addition.drops, says, commit_id=str(uuid4()))
+        return prepare_overwrite(table, addition.files, addition.drops, says, commit_id=str(uuid4()), columns=addition.columns)
     return prepare_append(table, addition.files, says, commit_id=str(uuid4()), columns=addition.columns)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cached_property
 from uuid import UUID
 
+import pyarrow as pa
 from pyiceberg.io import FileIO
 from pyiceberg.manifest import DataFile, ManifestContent, ManifestEntry, ManifestEntryStatus, ManifestFile
 from pyiceberg.table import Table
@@ -17,19 +18,28 @@ from pyiceberg.table.update.snapshot import _MergeAppendFiles
 
 from k2stream.errors import LakeError
 from k2stream.lake.append import OneChange, Prepared
+from k2stream.lake.evolution import evolution_of, evolved
 from k2stream.lake.head import name_of
 from k2stream.lake.trouble import translated
 
 
-def prepare_overwrite(table: Table, files: Sequence[DataFile], drops: Collection[str], summary: Mapping[str, str], *, commit_id: str) -> Prepared:
-    """Write the manifests of a snapshot on `table`'s head without the files at `drops` and with `files`; raises LakeError if one is not live there."""
-    producer = _Exchange(operation=Operation.OVERWRITE, transaction=OneChange(table), io=table.io, snapshot_properties=dict(summary))
+def prepare_overwrite(
+    table: Table, files: Sequence[DataFile], drops: Collection[str], summary: Mapping[str, str], *, commit_id: str, columns: Sequence[pa.Field] = ()
+) -> Prepared:
+    """Write the manifests of a snapshot on `table`'s head without the files at `drops` and with `files`; raises LakeError if one is not live there.
+
+    `columns` as for an append: those that the table lacks are added by the same commit.
+    """
+    evolution = evolution_of(table, columns)
+    change = OneChange(evolved(table, evolution))
+    producer = _Exchange(operation=Operation.OVERWRITE, transaction=change, io=table.io, snapshot_properties=dict(summary))
     producer.commit_uuid = UUID(commit_id)
     producer.drops = frozenset(drops)
     for file in files:
         producer.append_data_file(file)
     updates, requirements = producer._commit()  # noqa: SLF001 - `commit()` would go through the transaction
-    return Prepared(table, updates, (*requirements, AssertTableUUID(uuid=table.metadata.table_uuid)))
+    required = (*evolution.requirements, *requirements, AssertTableUUID(uuid=table.metadata.table_uuid))
+    return Prepared(table, (*evolution.updates, *updates), required)
 
 
 def live_files(table: Table) -> dict[str, DataFile]:

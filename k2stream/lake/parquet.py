@@ -58,8 +58,8 @@ class Slice:
 class ParquetFormat:
     """How the files of one table are written; built once from the table and its declaration."""
 
-    def __init__(self, table: Table, declaration: TableDeclaration, *, columns: Sequence[pa.Field] = ()) -> None:
-        """`columns` are what the rows have beyond the declaration, whether or not the table has them yet.
+    def __init__(self, table: Table, declaration: TableDeclaration, *, columns: Sequence[pa.Field] = (), is_whole: bool = False) -> None:
+        """`columns` are what the rows have beyond the declaration, whether or not the table has them yet; `is_whole`: and all that the table has.
 
         Raises Fenced if the table cannot take them, and LakeError for a required column that nobody declared.
         """
@@ -67,7 +67,7 @@ class ParquetFormat:
         self.declaration, self.columns = declaration, tuple(columns)
         self.written_as = schema if columns else None
         """Names and field ids of the files' columns, where they are not the declared ones alone."""
-        self.schema = _arrow_schema(schema, declaration.schema, [c.name for c in columns])
+        self.schema = _arrow_schema(schema, declaration.schema, [f.name for f in schema.fields if not f.required] if is_whole else [c.name for c in columns])
         self._spec_id = table.metadata.default_spec_id
         self._sort_order_id = table.metadata.default_sort_order_id
         self._paths = parquet_path_to_id_mapping(schema)

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from k2stream.clock import Deadline
 from k2stream.gaps import EVENTS
-from k2stream.instruments.merge import CHANGES
+from k2stream.instruments.merge import CHANGES, IS_END
 from k2stream.lake.offsets import Counts
 from k2stream.lake.replace import InstrumentsLake
 from k2stream.lake.window import Window
@@ -45,7 +45,7 @@ def changes(companies: np.ndarray, first_offset: int, name: str) -> pa.Table:
         "topic": pa.repeat(TP.topic, count),
         "partition": pa.repeat(0, count),
         "offset": pa.array(np.arange(first_offset, first_offset + count)),
-        "is_end": pa.repeat(False, count),
+        IS_END.name: pa.repeat(False, count),
     }
     return pa.table([columns[f.name].cast(f.type) if f.name in columns else pa.nulls(count, f.type) for f in CHANGES], schema=CHANGES)
 

@@ -5,6 +5,7 @@ import json
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
@@ -12,7 +13,7 @@ from uuid import UUID
 
 import pytest
 
-from k2stream.decode.framing import frame
+from k2stream.decode.framing import FRAME_BYTES, frame
 from k2stream.decode.registry import open_registry
 from k2stream.feed import asx
 from k2stream.feed.avro import encode_one
@@ -30,7 +31,7 @@ from tests.services.start_site import k2, until
 
 ROOT = Path(__file__).parents[2]
 TOPIC = "market.equities.reference_data.asx"
-RIO, BHP, DVN = "7458", "7078", "7181"
+RIO, BHP, DVN, MWR = "7458", "7078", "7181", "3153"
 AT_MS = 1_700_000_000_000
 """When the records of these tests were published."""
 
@@ -43,6 +44,28 @@ def worker(home: Path, **environment: str) -> Iterator[WorkerProcess]:
         yield w
 
 
+FEE = {"name": "fee", "type": {"type": "bytes", "logicalType": "decimal", "precision": 12, "scale": 3}, "default": "\u0000"}
+LOT = {"name": "lot", "type": "long", "default": 1}
+TEXT_ACTIVE = {"name": "is_active", "type": "string", "default": "yes"}
+
+
+class Versions:
+    """Records of shipped companies as writers of three versions of the schema say them; register the versions first."""
+
+    def __init__(self, home: Path) -> None:
+        plain, registry = avro_schema("reference_data_v2"), open_registry(Settings(home=home))
+        more = [{**plain, "fields": [*plain["fields"], *[FEE, LOT][:version]]} for version in range(3)]
+        self.ids = [registry.register("market.equities.reference_data-value", schema) for schema in more]
+        other = {**plain, "fields": [*(f for f in plain["fields"] if f["name"] != "is_active"), TEXT_ACTIVE]}
+        self.refused = frame(registry.register("other-value", other), b"")
+        """A record whose schema the contract cannot read."""
+
+    def __call__(self, version: int, company: str, **said: Any) -> tuple[str, bytes]:
+        behind = [FEE, LOT][:version]
+        body = of_today(company, 0, {k: v for k, v in said.items() if k not in ("fee", "lot")})[FRAME_BYTES:]
+        return company, frame(self.ids[version], body + body_of({"type": "record", "name": "Behind", "fields": behind}, said))
+
+
 def looked_up(w: WorkerProcess, symbol: str) -> dict[str, Any]:
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{w.port}/instruments?exchange=ASX&symbol={symbol}", timeout=10) as answer:
@@ -52,11 +75,21 @@ def looked_up(w: WorkerProcess, symbol: str) -> dict[str, Any]:
     return found
 
 
+def rows_of(home: Path, name: str) -> list[dict[str, Any]]:
+    with closing(TableReader.open_reader(Settings(home=home), name)) as reader, Engine() as engine:
+        files = reader.newest_files()
+        asked = "SELECT * FROM read_parquet($files, hive_partitioning = false, union_by_name = true)"
+        return engine.ask(asked, files=files).to_pylist() if files else []
+
+
+def letters(home: Path) -> list[tuple[int, str, str]]:
+    """Offset, reason and text of each dead letter in its table."""
+    return [(r["offset"], r["reason"], r["text"]) for r in rows_of(home, "dead_letters")]
+
+
 def table(home: Path) -> dict[str, dict[str, Any]]:
     """Rows by company; one that stands twice fails."""
-    with closing(TableReader.open_reader(Settings(home=home), "instruments")) as reader, Engine() as engine:
-        files = reader.files(reader.head().snapshot_id or 0)
-        rows = engine.ask("SELECT * FROM read_parquet($files, hive_partitioning = false)", files=files).to_pylist() if files else []
+    rows = rows_of(home, "instruments")
     assert len({r["company_id"] for r in rows}) == len(rows)
     return {r["company_id"]: r for r in rows}
 
@@ -134,24 +167,39 @@ def test_records_of_version_one_are_the_newest_where_they_come_last(tmp_path: Pa
     rows = table(tmp_path)
     assert {company: row["company_name"] for company, row in rows.items()} == {BHP: "NEW", DVN: "NEW", RIO: "RIO OLD"}
     assert (rows[RIO]["message_id"], rows[RIO]["ingestion_timestamp"].timestamp()) == (f"{TOPIC}/0/5", AT_MS / 1000)
-    assert_audited(tmp_path)
-    said = k2(tmp_path, "dlq", "list", "--format", "json", environment={})
-    assert "start_date must be a date as MM/DD/YYYY, found '02/30/2008'" in said.stdout, said
+    assert letters(tmp_path) == [(3, "invalid_date", "start_date must be a date as MM/DD/YYYY, found '02/30/2008'.")]
 
 
 def test_a_worker_killed_behind_its_commit_loses_and_doubles_no_change(tmp_path: Path) -> None:
-    """The next worker ends with the newest of each in table and look-up, and the ledger adds up; test_replace.py dies at the other steps."""
+    """Writers of three versions, one of them refused, and the commit that brings their columns is the one that the worker dies behind: the next
+    worker ends with the newest of each in table and look-up, null for what its writer did not know, and the ledger adds up; test_replace.py and
+    test_replace_columns.py die at the other steps."""
     publish_recorded(Settings(home=tmp_path), "instruments")
+    of = Versions(tmp_path)
     with worker(tmp_path) as w:
         until(w, lambda: taken(w) == 4, "all four taken")
-    say(tmp_path, (BHP, {"company_name": "BHP GROUP"}), (RIO, None), ("7181", {"symbol": "DVX"}))
+    changes = [of(2, BHP, company_name="BHP GROUP", fee=Decimal("0.125"), lot=1 << 40), of(2, RIO, fee=Decimal(2), lot=7), (RIO, None)]
+    publish(tmp_path, *changes, (BHP, of.refused), of(1, DVN, symbol="DVX", fee=Decimal("0.001")))
     with worker(tmp_path, K2_CRASH_AT="3.after") as w:
         assert w.wait(300) != 0
+    publish(tmp_path, of(1, BHP, company_name="BHP", fee=Decimal(3)))
     with worker(tmp_path) as w:
-        until(w, lambda: taken(w) == 7 and looked_up(w, "DVX") and not looked_up(w, "DVN") and looked_up(w, "RIO").get("delisted_at"), "all changes in both")
+        until(w, lambda: taken(w) == 10 and looked_up(w, "DVX") and not looked_up(w, "DVN") and looked_up(w, "RIO").get("delisted_at"), "all changes in both")
+        until(w, lambda: looked_up(w, "BHP")["company_name"] == "BHP", "the newest in the look-up")
+        found = [looked_up(w, symbol) for symbol in ("BHP", "RIO", "DVX", "MWR")]
+    said = {
+        BHP: ("BHP", Decimal(3), None, True),
+        RIO: ("RIO", Decimal(2), 7, False),
+        DVN: ("DVX", Decimal("0.001"), None, True),
+        MWR: ("MWR", None, None, True),
+    }
     rows = table(tmp_path)
-    assert (len(rows), rows[BHP]["company_name"], rows[RIO]["is_active"], rows["7181"]["symbol"]) == (4, "BHP GROUP", False, "DVX")
+    assert {company: (r["symbol"], r["fee"], r["lot"], r["is_active"]) for company, r in rows.items()} == said
+    texts = [(symbol, fee and f"{fee:.3f}", lot, is_active) for symbol, fee, lot, is_active in said.values()]
+    assert [(r["symbol"], r["fee"], r["lot"], r["is_active"]) for r in found] == texts
     assert_audited(tmp_path)
+    ((offset, reason, text),) = letters(tmp_path)
+    assert (offset, reason, "field is_active" in text) == (7, "schema_incompatible", True)
 
 
 def test_symbols_without_an_instrument_are_counted_and_kept(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pyiceberg.catalog import Catalog
 from pyiceberg.exceptions import CommitFailedException, CommitStateUnknownException
 
 from k2stream.errors import Fenced
@@ -26,10 +27,10 @@ TP = TopicPartition(TOPIC, 0)
 OTHER = TopicPartition("market.equities.reference_data.nsx", 0)
 
 
-def lake(site: LakeSite, *, on_step: Callable[[str], None] = no_step) -> InstrumentsLake:
-    catalog = open_catalog(site.settings)
+def lake(site: LakeSite, fault: Callable[[Catalog], object] | None = None, *, on_step: Callable[[str], None] = no_step) -> InstrumentsLake:
+    catalog: Any = open_catalog(site.settings)
     site.opened.append(catalog)
-    opened = InstrumentsLake.open(site.settings, INSTRUMENTS, GAPS, DEAD_LETTERS, catalog=catalog, on_step=on_step)
+    opened = InstrumentsLake.open(site.settings, INSTRUMENTS, GAPS, DEAD_LETTERS, catalog=fault(catalog) if fault else catalog, on_step=on_step)
     assert isinstance(opened, InstrumentsLake)
     return opened
 

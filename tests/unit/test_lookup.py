@@ -49,6 +49,23 @@ async def test_what_differs_is_written_and_what_is_gone_removed() -> None:
     assert files.read_paths == ["a", "b", "c"], "a file never changes"
 
 
+async def test_a_column_that_came_later_is_null_where_a_file_was_read_before() -> None:
+    """Whoever reads both files anew finds the same, so nothing is written twice."""
+    live: dict[str, Instrument] = {}
+    files = Files(a=rows({}))
+    follower = Follower(live)
+    await follower.look(files.source)
+    fee = pa.field("fee", pa.decimal128(12, 3))
+    grown = rows({"company_id": "7458", "symbol": "RIO"}).append_column(fee, pa.array([Decimal("0.125")], fee.type))
+    files.files["b"], files.commits = grown, 2
+    await follower.look(files.source)
+    assert (live["ASX/RIO"]["fee"], live["ASX/BHP"]["fee"]) == ("0.125", None)
+    files.files["a"] = files.files["a"].append_column(fee, pa.nulls(1, fee.type))
+    anew: dict[str, Instrument] = {}
+    await Follower(anew).look(files.source)
+    assert anew == live
+
+
 async def test_without_a_commit_nothing_is_asked_until_it_is_time_to_heal(monkeypatch: Any) -> None:
     """An entry that a zombie wrote over comes back by itself."""
     live: dict[str, Instrument] = {}

@@ -8,7 +8,8 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from k2stream.instruments.merge import CHANGES, KEPT, merged
+from k2stream.instruments.merge import CHANGES, IS_END, KEPT, merged
+from k2stream.rows import joined
 
 TOPIC = "market.equities.reference_data.asx"
 AN_INSTRUMENT: Mapping[str, Any] = {
@@ -25,9 +26,9 @@ AN_INSTRUMENT: Mapping[str, Any] = {
     "is_sample_data": False,
     "topic": TOPIC,
     "partition": 0,
-    "is_end": False,
+    IS_END.name: False,
 }
-END = {"message_id": None, "symbol": None, "company_name": None, "isin": None, "currency": None, "is_active": None, "ingestion_timestamp": None, "is_end": True}
+END = {**dict.fromkeys(("message_id", "symbol", "company_name", "isin", "currency", "is_active", "ingestion_timestamp")), IS_END.name: True}
 
 
 def changes(said: Iterable[Mapping[str, Any]]) -> pa.Table:
@@ -108,6 +109,42 @@ def test_windows_may_be_cut_anywhere_and_come_twice(said: list[tuple[str, bool]]
 
     assert said_by(table_after(window)) == said_by(table_after(window.slice(0, cut), window.slice(cut))) == expected
     assert said_by(table_after(window, window)).keys() == expected.keys()
+
+
+VERSIONS = ((), (pa.field("lot", pa.int32()),), (pa.field("lot", pa.int64()), pa.field("sector", pa.string())))
+"""Columns that three versions of a writer's schema add."""
+LOT = (0, 7, 1 << 40)
+
+
+def written(version: int, offset: int, record: Mapping[str, Any]) -> pa.Table:
+    """One record as a writer of a version says it; an end is said by nobody's schema."""
+    one = changes([record]).set_column(CHANGES.get_field_index("offset"), CHANGES.field("offset"), pa.array([offset]))
+    if "end" in record:
+        return one
+    for field in VERSIONS[version]:
+        one = one.append_column(field, pa.array([f"s{offset}" if field.name == "sector" else LOT[version]], field.type))
+    return one
+
+
+SAID = st.tuples(st.sampled_from("abc"), st.booleans(), st.sampled_from(range(len(VERSIONS))))
+
+
+@given(st.lists(SAID, min_size=1, max_size=12), st.integers(0, 12))
+def test_columns_of_three_versions_say_what_the_newest_writer_said(said: list[tuple[str, bool, int]], cut: int) -> None:
+    """Null where its writer did not know the column, the row's own value behind an end, and exactly that for whoever is not spoken of."""
+    records = [written(version, n, {"company_id": company, **({"end": 1} if is_end else {})}) for n, (company, is_end, version) in enumerate(said)]
+    expected: dict[str, tuple[object, object, bool]] = {}
+    for n, (company, is_end, version) in enumerate(said):
+        if not is_end:
+            expected[company] = (LOT[version] if version else None, f"s{n}" if version == 2 else None, True)
+        elif company in expected:
+            expected[company] = (*expected[company][:2], False)
+
+    def said_by(rows: dict[str, dict[str, Any]]) -> dict[str, tuple[object, object, bool]]:
+        return {company: (r.get("lot"), r.get("sector"), r["is_active"]) for company, r in rows.items()}
+
+    windows = [joined(part) for part in (records[:cut], records[cut:]) if part]
+    assert said_by(table_after(joined(records))) == said_by(table_after(*windows)) == expected
 
 
 def test_many_companies_keep_their_own_rows() -> None:
