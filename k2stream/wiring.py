@@ -146,6 +146,7 @@ def source_of_instruments(app: K2App) -> Source | None:
         commits=lambda: progress.commits,
         files=lambda: [] if (newest := table.head().snapshot_id) is None else table.files(newest),
         read=table.read,
+        columns=table.names_of_columns,
     )
 
 

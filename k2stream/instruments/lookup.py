@@ -49,7 +49,9 @@ class Source:
     files: Callable[[], Sequence[TableFile]]
     """Data files of the head; blocks, raises K2Error."""
     read: Callable[[TableFile], pa.Table]
-    """Rows of one; blocks, raises K2Error."""
+    """Rows of one with all columns of the table; blocks, raises K2Error."""
+    columns: Callable[[], Sequence[str]]
+    """Names of the table's columns as last seen: files that were read before lack those that came later."""
 
 
 class Follower:
@@ -59,6 +61,8 @@ class Follower:
         self._live = live
         self._rows: dict[str, list[Instrument]] = {}
         """By path of the file; a file never changes."""
+        self._columns: Sequence[str] = ()
+        """Of these rows."""
         self._seen: tuple[int, set[str]] = (-1, set())
         self._healed_at = -HEAL_SECONDS
 
@@ -77,9 +81,10 @@ class Follower:
         self._seen, self._healed_at = seen, now
 
     def _expected(self, source: Source, topics: set[str]) -> dict[str, Instrument]:
-        files = source.files()
-        self._rows = {f.path: self._rows.get(f.path) or instruments_of(source.read(f)) for f in files}
-        return by_symbol(with_all_columns([row for rows in self._rows.values() for row in rows if row["topic"] in topics]))
+        files, columns = source.files(), source.columns()
+        known = self._rows if columns == self._columns else {}
+        self._rows, self._columns = {f.path: known.get(f.path) or instruments_of(source.read(f)) for f in files}, columns
+        return by_symbol(row for rows in self._rows.values() for row in rows if row["topic"] in topics)
 
     async def _write(self, expected: Mapping[str, Instrument], topics: set[str]) -> None:
         stale = [key for key, row in self._live.items() if row.get("topic") in topics and key not in expected]
@@ -103,12 +108,6 @@ def instruments_of(rows: pa.Table) -> list[Instrument]:
     """Rows of the table of instruments as JSON objects."""
     columns = {name: plain_values(rows[name]) for name in rows.column_names if name not in LEFT_OUT}
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-
-
-def with_all_columns(rows: Sequence[Instrument]) -> list[Instrument]:
-    """The same with null where others have a column: a file that was read before the table gained it lacks it."""
-    columns: Instrument = dict.fromkeys(name for row in rows for name in row)
-    return [columns | row for row in rows]
 
 
 def by_symbol(rows: Iterable[Instrument]) -> dict[str, Instrument]:

@@ -84,6 +84,10 @@ class InstrumentsLake(RowsLake):
             table = self.load()
         return aligned(rows, arrow_columns(table.schema()))
 
+    def names_of_columns(self) -> list[str]:
+        """What `read` gives, as far as the table was seen by now; raises LakeError if it never was, and the catalog does not say."""
+        return [field.name for field in (self._seen or self.load()).schema().fields]
+
     def _commit(self, staged: Staged, deadline: Deadline) -> Head:
         table = self._rows
         replacing = Replacing(lambda: table.table or table.load(), self._forms, staged, on_step=self._on_step, is_synced=self._is_synced)

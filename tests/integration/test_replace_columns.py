@@ -2,12 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
+from pyiceberg.transforms import BucketTransform
+from pyiceberg.types import StringType
 
 from k2stream.errors import Fenced
 from k2stream.instruments.merge import KEPT
@@ -17,6 +20,8 @@ from k2stream.lake.window import Window
 from k2stream.records import TopicPartition
 from k2stream.rows import joined
 from k2stream.testing import CatalogThatCommitsThenFails, CatalogThatFailsBeforeCommitting
+from tables.lake.instruments import BUCKETS
+from tests.integration.conftest import Place
 from tests.integration.lake_site import LakeSite, soon
 from tests.integration.test_replace import OTHER, TP, Died, lake, put, window
 
@@ -27,9 +32,18 @@ LIMITS = pa.map_(pa.string(), pa.field("value", pa.int64(), nullable=False))
 
 @pytest.fixture
 def site(tmp_path: Path) -> LakeSite:
-    made = LakeSite(tmp_path)
-    lake(made).register({TP: 0, OTHER: 0}, soon())
-    return made
+    return started(LakeSite(tmp_path))
+
+
+@pytest.fixture
+def anywhere(tmp_path: Path, place: Place) -> LakeSite:
+    """On each kind of catalog and store."""
+    return started(LakeSite(tmp_path, **place))
+
+
+def started(site: LakeSite) -> LakeSite:
+    lake(site).register({TP: 0, OTHER: 0}, soon())
+    return site
 
 
 def grown(
@@ -118,9 +132,60 @@ def test_a_column_of_another_type_is_refused_and_nothing_changes(site: LakeSite,
     assert site.stranger("instruments").metadata == before
 
 
+def test_a_column_that_a_rival_added_with_another_type_is_known_once_the_fence_was_met(site: LakeSite) -> None:
+    """What decodes the records again must find it among the table's columns, or they would be fenced for ever."""
+    table, rival = lake(site), lake(site)
+    staged = table.write(grown(0, [{}], values=[Decimal(1)]))
+    put_grown(rival, 0, [{}], pa.string(), values=["x"], tp=OTHER)
+    assert "fee" not in table.columns().names
+    with pytest.raises(Fenced, match="fee"):
+        table.commit(staged, soon())
+    assert table.columns().field("fee").type == pa.string()
+    put(table, 0, [{}])
+    assert values_of(site, "fee") == {"ASX/7078": (None,), "NSX/7078": ("x",)}
+
+
+EVERY_TYPE: dict[str, tuple[pa.DataType, object]] = {
+    "boolean": (pa.bool_(), True),
+    "int": (pa.int32(), -1),
+    "float": (pa.float32(), 0.5),
+    "bytes": (pa.binary(), b"\0x"),
+    "word": (pa.string(), "\N{LATIN SMALL LETTER E WITH ACUTE}"),
+    "decimal": (pa.decimal128(38, 10), Decimal("1234567890123456789012345678.0123456789")),
+    "fixed": (pa.binary(4), b"abcd"),
+    "day": (pa.date32(), date(2026, 11, 21)),
+    "clock": (pa.time64("us"), time(23, 59, 59, 999_999)),
+    "moment": (pa.timestamp("us", tz="UTC"), datetime(2026, 11, 21, tzinfo=UTC)),
+    "local": (pa.timestamp("us"), datetime(2026, 11, 21)),  # noqa: DTZ001 - it has no zone
+    "tags": (TAGS, ["a", ""]),
+    "limits": (LIMITS, [("up", 5)]),
+}
+
+
+def test_values_of_every_type_stand_through_replacements_of_their_neighbours(site: LakeSite) -> None:
+    """Rows of one part, each with a column that no other has: merged again and again, every value is what it was, and null elsewhere."""
+    same = [{"company_id": company} for company in one_bucket(len(EVERY_TYPE))]
+    table = lake(site)
+    for at, (said, (name, (kind, value))) in enumerate(zip(same, EVERY_TYPE.items(), strict=True)):
+        put_grown(table, at, [said], kind, name, values=[value])
+    found = site.rows("instruments").sort_by("offset").to_pylist()
+    assert [{name: row[name] for name in EVERY_TYPE} for row in found] == [
+        {name: value if name == own else None for name, (_, value) in EVERY_TYPE.items()} for own in EVERY_TYPE
+    ]
+    assert len(table.files(table.head().snapshot_id or 0)) == 1
+    assert {name: table.columns().field(name).type for name in EVERY_TYPE} == {name: kind for name, (kind, _) in EVERY_TYPE.items()}
+
+
+def one_bucket(count: int) -> list[str]:
+    """Companies that lie in one part of the table."""
+    bucket_of = BucketTransform(BUCKETS).transform(StringType())
+    return [str(n) for n in range(count * BUCKETS * 4) if bucket_of(str(n)) == 0][:count]
+
+
 @pytest.mark.parametrize(("kind", "name", "theirs"), [(FEE, "fee", Decimal(2)), (pa.string(), "sector", "mines")])
-def test_a_rival_that_adds_a_column_at_once_costs_an_attempt_and_mixes_no_values(site: LakeSite, kind: pa.DataType, name: str, theirs: object) -> None:
+def test_a_rival_that_adds_a_column_at_once_costs_an_attempt_and_mixes_no_values(anywhere: LakeSite, kind: pa.DataType, name: str, theirs: object) -> None:
     """The same column is shared; another one, which got the field id that ours would have had, keeps its values for itself."""
+    site = anywhere
     rival, raced = lake(site), list[str]()
     put(rival, 0, [{"company_id": "a"}], tp=OTHER)
 
@@ -183,8 +248,10 @@ def test_a_look_up_reads_columns_that_came_after_it_saw_the_table(site: LakeSite
     put(writer, 0, [{"company_id": "a"}, {"company_id": "c"}])
     reader.head()
     put_grown(writer, 2, [{"company_id": "b"}], values=[Decimal(1)])
+    assert reader.names_of_columns() == KEPT.names
     rows = joined([reader.read(file) for file in writer.files(writer.head().snapshot_id or 0)])
     assert dict(zip(rows["company_id"].to_pylist(), rows["fee"].to_pylist(), strict=True)) == {"a": None, "b": Decimal(1), "c": None}
+    assert reader.names_of_columns() == [*KEPT.names, "fee"]
 
 
 def test_a_table_rolled_back_to_before_a_column_takes_it_again(site: LakeSite) -> None:
