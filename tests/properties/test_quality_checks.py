@@ -1,5 +1,6 @@
 """Flags equal those of a loop that looks at one row after the other, wherever windows are cut."""
 
+import pickle
 from decimal import Decimal
 from itertools import pairwise
 from statistics import fmean
@@ -7,9 +8,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from k2stream.quality import feeds
 from k2stream.quality.checks import DAY_US, LEAST, STEP_LIMIT_PPM, STILL_PPM, Checks, Thresholds
 from k2stream.quality.feeds import Reporters
 from k2stream.quality.flags import FLAGS, Flag
@@ -154,6 +157,25 @@ def test_feeds_of_a_topic_are_found_wherever_their_rows_are_cut(reports: list[tu
 
 def feeds_said(reports: list[tuple[str, dict[str, str] | None]]) -> dict[str, set[str]]:
     return {topic: {(said or {}).get("feed", "") for t, said in reports if t == topic} - {"backfill"} for topic, _ in reports}
+
+
+def test_a_feed_that_is_gone_is_forgotten_and_one_that_comes_back_is_met(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A feed renamed in a worker's life is no second one for ever: what it says twice is flagged again, in time."""
+    monkeypatch.setattr(feeds, "LOOKS", 5)
+    checks, none = Checks("trades", LIMITS), trade_rows([])
+    old, new = (trade_rows([{"vendor_data": {"feed": name}}]) for name in ("old", "new"))
+    checks.flag(old)
+    assert [checks.flag(none, new).num_rows for _ in range(6)] == [0, 0, 0, 0, 1, 1]
+    assert checks.flag(none, old).num_rows == 0
+
+
+def test_names_without_end_take_no_memory_without_end() -> None:
+    """A feed that gives every record a name of its own, however long, is remembered by a few."""
+    reporters = Reporters()
+    for look in range(50):
+        reporters.note(trade_rows([{"vendor_data": {"feed": f"{look}-{n}" + "x" * 1_000}} for n in range(20)]))
+    assert len(pickle.dumps(reporters)) < 3_000
+    assert len(reporters.shared()) == 1
 
 
 def test_a_feed_that_repeats_itself_is_flagged_though_it_has_a_name() -> None:
