@@ -26,8 +26,7 @@ test: $(DEV) ## run every test that needs no service, but those that kill (ARGS=
 	@$(PYTEST) --ignore tests/consistency $(ARGS)
 
 test-consistency: $(DEV) ## kill workers at every step, roll tables back, wake zombies, break every service; the tables must end the same
-	@$(BIN)/pytest -q -n 2 --dist loadfile tests/consistency $(ARGS)
-	@$(BIN)/pytest -q --services tests/consistency $(ARGS) || [ $$? = 5 ] # 5: every test was left out, for want of a service
+	@$(BIN)/pytest -q -n 3 --dist worksteal --with-services tests/consistency $(ARGS)
 
 soak: $(DEV) ## break things for twenty minutes and write down what came of it (ARGS="--minutes 3")
 	@$(BIN)/python -m tests.consistency.soak $(ARGS)

@@ -1,4 +1,4 @@
-"""Tests that need a service stay out of the ordinary run and are counted on its last line; `--services` runs them, and only them."""
+"""Tests that need a service stay out of the ordinary run and are counted on its last line; `--services` runs them alone, `--with-services` all."""
 
 import os
 from collections.abc import Generator, Iterator
@@ -37,6 +37,11 @@ LEFT_OUT = pytest.StashKey[LeftOut]()
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--services", action="store_true", help="run the tests that need a service, on servers that they start, and only these")
+    parser.addoption("--with-services", action="store_true", help="run these tests and all others")
+
+
+def starts_services(config: pytest.Config) -> bool:
+    return bool(config.getoption("--services") or config.getoption("--with-services"))
 
 
 def service_of(item: pytest.Item) -> str | None:
@@ -50,7 +55,7 @@ def lacks_of(config: pytest.Config) -> dict[str, str]:
     """What the machine lacks for which service."""
     if LEFT_OUT not in config.stash:
         config.stash[LEFT_OUT] = LeftOut()
-        if config.getoption("--services"):
+        if starts_services(config):
             found = {name: kind(Path("unused"), load_settings()).lacks() for name, kind in SERVICES.items() if name not in given()}
             config.stash[LEFT_OUT].lacks = {name: what for name, what in found.items() if what}
     return config.stash[LEFT_OUT].lacks
@@ -62,11 +67,11 @@ def given() -> dict[str, str]:
 
 
 def is_wanted(item: pytest.Item) -> bool:
-    """What runs: with `--services` the tests whose service can be had, without it those that need none that has to be started."""
+    """What needs no service unless these are wanted alone, and what needs one that can be had or is there already."""
     service = service_of(item)
-    if item.config.getoption("--services"):
-        return service is not None and service not in lacks_of(item.config)
-    return service is None or service in given()
+    if service is None:
+        return not item.config.getoption("--services")
+    return service not in lacks_of(item.config) if starts_services(item.config) else service in given()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
