@@ -122,21 +122,22 @@ class Decoder:
         self._read_groups(groups, pieces)
         return pieces
 
-    def _read_groups(self, groups: Mapping[int, Group], pieces: Pieces) -> None:
+    def _read_groups(self, groups: Mapping[int, Group], pieces: Pieces, *, is_sifted: bool = False) -> None:
+        """`is_sifted`: what looks spoiled was put aside already, so each block is of one schema and worth a read."""
         for schema_id, group in groups.items():
             if self._reader(schema_id) is None:
                 for number, block in group:
                     pieces[number].append(self._block_one_by_one(block))
                 continue
-            sifted: Group = []
+            spoiled: Group = []
             plain: Group = []
             for number, block in group:
-                is_spoiled = bool(self._spoiled) and block.places is None and _tp(block.log_batch) in self._spoiled
-                (sifted if is_spoiled else plain).append((number, block))
+                is_spoiled = bool(self._spoiled) and not is_sifted and block.places is None and _tp(block.log_batch) in self._spoiled
+                (spoiled if is_spoiled else plain).append((number, block))
             for call in _calls(plain):
-                self._read(schema_id, call, pieces)
-            for call in _calls(sifted):
-                self._read_sifted(schema_id, call, pieces)
+                self._read(schema_id, call, pieces, is_pure=is_sifted)
+            for call in _calls(spoiled):
+                self._read_groups(_by_schema(self._taken_apart(call, held_to=self._written)), pieces, is_sifted=True)
 
     def _reader(self, schema_id: int) -> BlockReader | None:
         if schema_id not in self._readers:
@@ -163,7 +164,7 @@ class Decoder:
         is_pure = is_pure or not is_worth_it
         parts = group if is_pure else self._taken_apart(group, held_to=self._written)
         if _differ(parts, group):
-            self._read_groups(_by_schema(parts), pieces)
+            self._read_groups(_by_schema(parts), pieces, is_sifted=True)
         elif len(group) == 1 or not is_worth_it:
             self._spoiled |= {_tp(block.log_batch): PATIENCE for _, block in group if is_worth_it}
             for number, block in group:
@@ -172,14 +173,6 @@ class Decoder:
             half = len(group) // 2
             for some in (group[:half], group[half:]):
                 self._read(schema_id, some, pieces, is_pure=True)
-
-    def _read_sifted(self, schema_id: int, group: Group, pieces: Pieces) -> None:
-        """Taken apart before anything is read; jointly if nothing had to be put aside."""
-        parts = self._taken_apart(group, held_to=self._written)
-        if _differ(parts, group):
-            self._read_groups(_by_schema(parts), pieces)
-        else:
-            self._read(schema_id, group, pieces, is_pure=True)
 
     def _written(self, schema_id: int) -> RecordType | None:
         reader = self._reader(schema_id)
