@@ -179,7 +179,7 @@ class K2App(faust.App):
 
     async def _open_log(self) -> None:
         try:
-            await make_letter_topics(self.sink, LETTER_TOPICS, self.settings.partitions)
+            await make_letter_topics(self.sink, self.settings, LETTER_TOPICS)
             found = await self._new_topics()
         except K2Error as exc:
             if self.settings.broker:

@@ -91,7 +91,7 @@ def open_capture(
     with _local_trouble_ends():
         table = RowsLake.open(settings, rows, events, dead_letters, quality, clock=clock, on_step=on_step)
     common.join(table)
-    native_id, box, engine = NATIVE_IDS[data_type], LetterBox(app.sink, settings.partitions), Engine.of(settings)
+    native_id, box, engine = NATIVE_IDS[data_type], LetterBox(app.sink, settings), Engine.of(settings)
     edges = Edges(
         consumer=lambda: cast(BatchConsumer, app.consumer),  # every transport of ours makes one
         log=app.sink,
@@ -122,7 +122,7 @@ def open_instruments(app: K2App, rows: TableDeclaration, events: TableDeclaratio
         lookup=_ask_nothing,
         rows_of=lambda _snapshot_id, _tp, _first, _last: ORIGINS.empty_table(),
         store=MemoryStore(),
-        letters=LetterBox(app.sink, settings.partitions).publish,
+        letters=LetterBox(app.sink, settings).publish,
         on_step=on_step,
     )
     plan = replace(

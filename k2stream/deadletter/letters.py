@@ -9,6 +9,7 @@ import structlog
 from k2stream.deadletter.envelope import Letter, encode_letter, letter_of
 from k2stream.deadletter.topics import make_letter_topic
 from k2stream.errors import LogRefused
+from k2stream.settings import Settings
 from k2stream.topics import TopicName
 from k2stream.transport.bounded import bounded
 from k2stream.transport.sink import LogSink, Outgoing
@@ -22,9 +23,9 @@ Written = tuple[Letter, Outgoing]
 class LetterBox:
     """Writes one letter per rejected record, keyed by its origin."""
 
-    def __init__(self, sink: LogSink, partitions: int) -> None:
-        """`partitions` of a letter topic that does not exist yet."""
-        self._sink, self._partitions = sink, partitions
+    def __init__(self, sink: LogSink, settings: Settings) -> None:
+        """`settings` say how a letter topic is made that does not exist yet."""
+        self._sink, self._settings = sink, settings
         self._known: dict[str, int] = {}
 
     async def publish(self, rejects: Sequence[Reject]) -> None:
@@ -40,7 +41,7 @@ class LetterBox:
                 raise exc
 
     async def _partitions_of(self, topic: str) -> int:
-        self._known[topic] = await make_letter_topic(self._sink, topic, self._partitions)
+        self._known[topic] = await make_letter_topic(self._sink, self._settings, topic)
         return self._known[topic]
 
     async def _send(self, topic: str, partition: int, letters: Iterable[Letter]) -> None:

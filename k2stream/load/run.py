@@ -289,7 +289,7 @@ class _Load:
         self._require_unchanged()
         await self._paced(publisher, records)
         letters = self._letters(chunk, converted)
-        await write_letters(sink, self._settings.partitions, self._wanted.topic, letters)
+        await write_letters(sink, self._settings, self._wanted.topic, letters)
         await asyncio.to_thread(keep_letters, self._settings, letters)  # before the chunk counts as done, or the table might never hear of them
         self._note(chunk, converted)
         await publisher.flush()

@@ -1,6 +1,6 @@
 """config/topics.yaml and config/instruments.yaml, read and checked: what is wrong is named with its file and key."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from k2stream.checkout import find_root
 from k2stream.errors import K2Error, SettingsError
 from k2stream.settings import Settings
-from k2stream.topics import ASSET_CLASSES, KINDS, LETTER_TYPE, LETTERS, TopicName, venue_topic
+from k2stream.topics import ASSET_CLASSES, KEPT_30_DAYS, KINDS, LETTER_TYPE, LETTERS, TopicName, venue_topic
 from k2stream.topics.plan import Declared, Terms
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -72,6 +72,17 @@ def terms_of(settings: Settings, name: str) -> Terms:
     declared = replace(found, name=name)
     is_by_hand = "partitions" in settings.model_fields_set and kind.partitions is None
     return Terms(replace(declared, partitions=settings.partitions) if is_by_hand else declared, declared)
+
+
+def letter_terms(settings: Settings, names: Iterable[str]) -> list[Declared]:
+    """How dead letter topics are to be made, declared or not; raises SettingsError naming file and key.
+
+    K2_PARTITIONS is the number of one that declares none, and where it is set by hand that of every topic; what is not declared is as KEPT_30_DAYS.
+    """
+    shared, topics = _read(settings) if _has_topics(settings) else ({}, [])
+    by_name, is_by_hand = {topic.name: topic for topic in topics}, "partitions" in settings.model_fields_set
+    found = [by_name.get(name) or Declared(name, settings.partitions, shared.get(LETTER_TYPE, {})) for name in names]
+    return [Declared(each.name, settings.partitions if is_by_hand else each.partitions, {**KEPT_30_DAYS, **each.config}) for each in found]
 
 
 def declared_topic(settings: Settings, name: str) -> Declared:

@@ -62,11 +62,11 @@ def reject(offset: int, value: bytes, **changed: object) -> Reject:
 
 
 def published(tmp_path: Path, rejects: Sequence[Reject], *, most_bytes: int) -> tuple[Settings, SinkThatRefusesLarge]:
-    settings = Settings(home=tmp_path / "k2", fsync=False)
+    settings = Settings(home=tmp_path / "k2", fsync=False, partitions=4)
     behind = SinkThatRefusesLarge(open_sink(settings), most_bytes)
 
     async def publish() -> None:
-        await LetterBox(behind, 4).publish(rejects)  # type: ignore[arg-type] # all that a letter box asks for
+        await LetterBox(behind, settings).publish(rejects)  # type: ignore[arg-type] # all that a letter box asks for
         await behind.sink.close()
 
     asyncio.run(publish())
@@ -102,9 +102,10 @@ def test_letter_topics_of_an_older_version_take_large_letters(tmp_path: Path, re
     """Made before, they get what they lack and keep what somebody set; a log that allows no change is used as it is."""
 
     async def made() -> Mapping[str, TopicState]:
-        sink = open_sink(Settings(home=tmp_path / "k2", fsync=False))
+        settings = Settings(home=tmp_path / "k2", fsync=False, partitions=4)
+        sink = open_sink(settings)
         await sink.create_topic(LETTERS, 2, OLD)
-        await make_letter_topics(SinkThatRefusesLarge(sink, refuses_changes=refuses_changes), LETTER_TOPICS, 4)  # type: ignore[arg-type] # all it asks for
+        await make_letter_topics(SinkThatRefusesLarge(sink, refuses_changes=refuses_changes), settings, LETTER_TOPICS)  # type: ignore[arg-type] # all it asks for
         found = await sink.describe_topics()
         await sink.close()
         return found
@@ -112,7 +113,59 @@ def test_letter_topics_of_an_older_version_take_large_letters(tmp_path: Path, re
     found = asyncio.run(made())
     needed = {name: KEPT_30_DAYS[name] for name in ("max.message.bytes", "message.timestamp.type")}
     assert found[LETTERS] == TopicState(2, OLD if refuses_changes else OLD | needed)
-    assert all(found[topic] == TopicState(4, KEPT_30_DAYS) for topic in LETTER_TOPICS if topic != LETTERS)
+    as_declared = TopicState(4, {**KEPT_30_DAYS, "compression.type": "lz4"})
+    assert all(found[topic] == as_declared for topic in LETTER_TOPICS if topic != LETTERS)
+
+
+DECLARED = """
+data_types:
+  dead_letters:
+    key: origin
+    config:
+      retention.ms: 7200000
+topics:
+  dlq.equities.trades:
+    partitions: 2
+    config:
+      retention.ms: 3600000
+  dlq.crypto.trades:
+"""
+
+
+def letter_topics(tmp_path: Path, declared: str, **given: int) -> Mapping[str, TopicState]:
+    """What a start makes of letter topics."""
+    file = tmp_path / "topics.yaml"
+    file.write_text(declared, encoding="utf-8")
+    settings = Settings(home=tmp_path / "k2", fsync=False, topics_file=str(file), **given)
+
+    async def made() -> Mapping[str, TopicState]:
+        sink = open_sink(settings)
+        await make_letter_topics(sink, settings, LETTER_TOPICS)
+        found = await sink.describe_topics()
+        await sink.close()
+        return found
+
+    return asyncio.run(made())
+
+
+def test_letter_topics_are_made_as_they_are_declared(tmp_path: Path) -> None:
+    """Number and retention are the file's, of one that it does not name its data type's; what letters need is there all the same."""
+    found = letter_topics(tmp_path, DECLARED)
+    assert found[LETTERS] == TopicState(2, {**KEPT_30_DAYS, "retention.ms": "3600000"})
+    hours = {**KEPT_30_DAYS, "retention.ms": "7200000"}
+    assert {topic: state for topic, state in found.items() if topic != LETTERS} == {t: TopicState(8, hours) for t in LETTER_TOPICS if t != LETTERS}
+
+
+def test_partitions_set_by_hand_are_those_of_letter_topics_too(tmp_path: Path) -> None:
+    """As of every topic that a writer makes."""
+    found = letter_topics(tmp_path, DECLARED, partitions=5)
+    assert {state.partitions for state in found.values()} == {5}
+
+
+def test_a_file_that_cannot_be_read_keeps_no_letter_from_its_topic(tmp_path: Path) -> None:
+    """A worker with a broken topics.yaml still has somewhere to put what is bad."""
+    found = letter_topics(tmp_path, "topics: [")
+    assert found == {topic: TopicState(8, KEPT_30_DAYS) for topic in LETTER_TOPICS}
 
 
 def test_a_huge_word_does_not_make_its_sentence_huge() -> None:
@@ -130,13 +183,14 @@ def test_kafka_refuses_a_large_record_for_good_and_takes_its_letter(kafka: str, 
     name, value = f"plain-{tmp_path.name}", random.Random(1).randbytes(1_040_000)
 
     async def sent() -> None:
-        sink = open_sink(Settings(home=tmp_path / "k2", broker=f"k2kafka://{kafka}"))
+        settings = Settings(home=tmp_path / "k2", broker=f"k2kafka://{kafka}", partitions=4)
+        sink = open_sink(settings)
         try:
             await sink.create_topic(name, 1, {"max.message.bytes": "1048588", "message.timestamp.type": "CreateTime"})
             with pytest.raises(LogRefused):
                 await sink.send(name, 0, [Outgoing(b"k", encode_letter(letter_of(reject(1, value))), 5)])
-            await make_letter_topics(sink, LETTER_TOPICS, 4)
-            box = LetterBox(sink, 4)
+            await make_letter_topics(sink, settings, LETTER_TOPICS)
+            box = LetterBox(sink, settings)
             await box.publish([reject(1, value, timestamp_ms=1 << 44), reject(2, b"x")])
         finally:
             await sink.close()
