@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 from pyiceberg.transforms import BucketTransform
-from pyiceberg.types import StringType
+from pyiceberg.types import DecimalType, StringType
 
 from k2stream.errors import Fenced
 from k2stream.instruments.merge import KEPT
@@ -200,6 +200,22 @@ def test_a_rival_that_adds_a_column_at_once_costs_an_attempt_and_mixes_no_values
     assert values_of(site, "fee") == {"ASX/a": (Decimal(1),), "ASX/b": (None,), "NSX/a": (theirs if name == "fee" else None,)}
     assert values_of(site, name)["NSX/a"] == (theirs,)
     assert table.committers()["instruments"].conflicts == 1
+
+
+def test_a_stranger_that_adds_a_column_without_a_snapshot_does_not_get_our_values(site: LakeSite) -> None:
+    """By hand, between our look and our commit: the head is still the same, and the next field id is no longer ours."""
+    altered: list[str] = []
+
+    def alter(step: str) -> None:
+        if step == "3.before" and not altered:
+            altered.append(step)
+            with site.stranger("instruments").update_schema() as update:
+                update.add_column("note", DecimalType(12, 3))
+
+    put(lake(site), 0, [{"company_id": "b"}])
+    put_grown(lake(site, on_step=alter), 1, [{"company_id": "a"}, {"company_id": "b"}], values=[Decimal(1), Decimal(2)])
+    assert altered
+    assert values_of(site, "fee", "note") == {"ASX/a": (Decimal(1), None), "ASX/b": (Decimal(2), None)}
 
 
 def test_a_rival_that_knows_no_new_column_keeps_its_values(site: LakeSite) -> None:
