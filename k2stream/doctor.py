@@ -13,11 +13,12 @@ from typing import Literal
 
 from k2stream.address import without_password
 from k2stream.audit import AUDITED, MAIN
-from k2stream.capture.start import Bounds, check_bounds
+from k2stream.capture.start import Bounds, check_bounds, check_marks
 from k2stream.checkout import find_root
 from k2stream.errors import HomeError, K2Error, StateError, TransportError
 from k2stream.home import Home
 from k2stream.lake.offsets import Vector
+from k2stream.records import TopicPartition
 from k2stream.settings import Settings, load_settings, process_environment
 from k2stream.topics import resolve
 
@@ -145,10 +146,28 @@ def _rows(settings: Settings, table: str) -> Finding:
             is_in_use = topics or table == MAIN
             return Finding(table, "note", f"{name}: not there yet; the first worker makes it" + (topics and f" and reads {topics}") if is_in_use else "")
         claimed(head, name, settings.app_id)
-    check_bounds(head.vector, head.vector.keys() & bounds.keys(), bounds)
+    _compare(settings, head.vector, bounds)
     rows = sum(entry.counts.rows - entry.counts.retired for entry in head.vector.values())
     says = f"{name}: {rows:,} rows, {len(head.vector)} partitions, snapshot {head.snapshot_id}"
     return _against_log(table, says, head.vector, bounds)
+
+
+def _compare(settings: Settings, vector: Vector, bounds: Bounds) -> None:
+    """As a worker's start does. Raises VectorMissing if the vector is of another log, TransportError if the log cannot serve it or does not answer."""
+    tps = vector.keys() & bounds.keys()
+    check_bounds(vector, tps, bounds)
+    if any(vector[tp].mark for tp in tps):
+        asyncio.run(_compare_marks(settings, vector, tps, bounds))
+
+
+async def _compare_marks(settings: Settings, vector: Vector, tps: set[TopicPartition], bounds: Bounds) -> None:
+    from k2stream.transport.open import open_sink
+
+    sink = open_sink(settings)
+    try:
+        await check_marks(sink, vector, tps, bounds)
+    finally:
+        await sink.close()
 
 
 def _against_log(table: str, says: str, vector: Vector, bounds: Bounds) -> Finding:

@@ -34,7 +34,7 @@ async def head_with(
     if starts:
         head = await run(lambda: edges.table.register(starts, deadline))
     check_bounds(head.vector, tps, bounds)
-    await _check_marks(edges.log, head.vector, tps, bounds)
+    await check_marks(edges.log, head.vector, tps, bounds)
     return head
 
 
@@ -76,7 +76,8 @@ def check_bounds(vector: Vector, tps: set[TopicPartition], bounds: Bounds) -> No
             )
 
 
-async def _check_marks(log: Log, vector: Vector, tps: set[TopicPartition], bounds: Bounds) -> None:
+async def check_marks(log: Log, vector: Vector, tps: set[TopicPartition], bounds: Bounds) -> None:
+    """Raises VectorMissing if the log has other log batches than those that the vector marks; TransportError if it does not answer."""
     marks = {tp: mark for tp in sorted(tps) if (mark := vector[tp].mark) is not None and bounds[tp][0] <= mark.base_offset < bounds[tp][1]}
     at_once = asyncio.Semaphore(LOOKED_UP_AT_ONCE)
 

@@ -1,6 +1,7 @@
 """`k2 doctor` on a lake: every table in use is set against its topics, letters that wait are told, and looking makes nothing."""
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from k2stream.doctor import TABLES, Finding, examine
 from k2stream.lake.catalog import open_catalog
 from k2stream.lake.declaration import TableDeclaration
+from k2stream.lake.offsets import Mark
 from k2stream.lake.table import RowsLake
 from k2stream.records import TopicPartition
 from k2stream.transport.embedded_sink import EmbeddedSink
@@ -33,14 +35,14 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LakeSite:
     return site
 
 
-def log_with(site: LakeSite, topic: str, records: int) -> None:
+def log_with(site: LakeSite, topic: str, records: int, *, value: bytes = b"v") -> None:
     """A topic of one partition."""
 
     async def append() -> None:
         sink = EmbeddedSink(site.settings.home_path("log"))
         try:
             await sink.create_topic(topic, 1, {})
-            await sink.send(topic, 0, [Outgoing(b"k", b"v", 1_700_000_000_000)] * records)
+            await sink.send(topic, 0, [Outgoing(b"k", value, 1_700_000_000_000)] * records)
         finally:
             await sink.close()
 
@@ -96,6 +98,29 @@ def test_a_log_that_ends_before_the_table_is_wrong(site: LakeSite, topic: str, t
     assert finding.verdict == "wrong"
     assert f"{topic}/0: the table continues at offset 5, the log ends at 2" in finding.says
     assert told()["trades"].verdict == "ok", "what is wrong with one table is said of no other"
+
+
+def test_a_topic_that_was_made_anew_is_wrong_though_it_is_as_long(site: LakeSite, tmp_path: Path) -> None:
+    """Its last log batch is not the one that was committed: a worker would refuse to start, and the doctor says so before."""
+    log_with(site, TP.topic, 6)
+
+    async def last() -> Mark:
+        sink = EmbeddedSink(site.settings.home_path("log"))
+        try:
+            found = await sink.log_batch_at(TP, 5)
+        finally:
+            await sink.close()
+        assert found is not None
+        return Mark(found.base_offset, found.crc)
+
+    worker = site.worker()
+    worker.commit(worker.write(replace(window(1, 3, 6), marks={TP: asyncio.run(last())})), soon())
+    assert told()["trades"].verdict == "ok"
+    site.settings.home_path("log").rename(tmp_path / "old log")
+    log_with(site, TP.topic, 6, value=b"w")
+    trades = told()["trades"]
+    assert trades.verdict == "wrong"
+    assert f"{TP.topic}/0: the log batch at offset 0 is not the one that was committed" in trades.says
 
 
 def test_a_topic_that_is_gone_is_noted(site: LakeSite) -> None:
