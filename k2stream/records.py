@@ -122,12 +122,12 @@ class LogBatch:
         *_, attributes, _, _, newest, _, _, _, _ = HEADER.unpack_from(self.raw)
         return int(newest) if attributes & APPEND_TIME else None
 
-    def records(self) -> Iterator[Record]:
-        """Every record at or above `from_offset`, one by one: the slow path."""
+    def records(self, only: Collection[int] | None = None) -> Iterator[Record]:
+        """Every record at or above `from_offset`, or of these offsets only, one by one: the slow path."""
         if self.kind is not Kind.DATA:
             return
         for r in DefaultRecordBatch(bytes(self.raw)):
-            if r.offset >= self.from_offset:
+            if r.offset >= self.from_offset and (only is None or r.offset in only):
                 headers = tuple((k, bytes(v or b"")) for k, v in r.headers)
                 yield Record(self.topic, self.partition, r.offset, r.timestamp, r.key, r.value, headers)
 
@@ -174,5 +174,5 @@ def records_at(batch: Batch, offsets: Collection[int]) -> dict[int, Record]:
     found: dict[int, Record] = {}
     for log_batch in batch.log_batches:
         if any(log_batch.base_offset <= offset <= log_batch.last_offset for offset in wanted):
-            found.update((r.offset, r) for r in log_batch.records() if r.offset in wanted)
+            found.update((r.offset, r) for r in log_batch.records(wanted))
     return found

@@ -132,7 +132,7 @@ def _by_schema(block: Block, records: pa.LargeBinaryArray, ids: NDArray[np.int64
     for schema_id in different.tolist():
         which = np.flatnonzero(ids == schema_id)
         mine = records.take(pa.array(which))
-        parts.append(Block(block.log_batch, mine.buffers()[2].to_pybytes()[: int(_ends(mine)[-1])], schema_id, places[which]))
+        parts.append(Block(block.log_batch, bytes(memoryview(mine.buffers()[2])[: int(_ends(mine)[-1])]), schema_id, places[which]))
     return parts
 
 
