@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from k2stream.decode.added import KnownColumns, added_columns
+from k2stream.decode.added import KEPT, KnownColumns, added_columns
 from k2stream.decode.avro_reader import reader_of
 from k2stream.decode.avro_type import parse
 from k2stream.decode.compatibility import obstacles_to
@@ -106,7 +106,7 @@ def differences_from_table(schema: AvroSchema, subject: str, columns: pa.Schema 
     name = SCHEMA_OF_DATA_TYPE[data_type_of(subject)]
     contract = table_schema(name)
     wanted = {f.name: f.type for f in contract} | {a.column.name: a.column.type for a in added_columns(parse(schema), parse(avro_schema(name)))}
-    held = {f.name: f.type for f in columns}
+    held = {f.name: f.type for f in columns if f.name in wanted or f.name not in KEPT}
     lines = [f"+ {name}: {kind}, comes with the first row that has it" for name, kind in wanted.items() if name not in held]
     lines += [f"- {name}: {kind}, null in rows of this version" for name, kind in held.items() if name not in wanted]
     return lines + [f"~ {n}: column {held[n]}, written {kind}" for n, kind in wanted.items() if n in held and not held[n].equals(kind)]

@@ -1,6 +1,7 @@
 """`k2 schemas` on the registry of one machine: what it lists, compares, refuses by field, and registers."""
 
 import json
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from k2stream.settings import Settings
 from k2stream.subjects import columns_of, objections, register
 from tests.integration.lake_site import LakeSite, soon
 from tests.integration.test_evolution_lake import grown
+from tests.integration.test_replace import TP, lake, put
+from tests.integration.test_replace_columns import put_grown
 
 SUBJECT = "market.crypto.trades-value"
 
@@ -97,6 +100,23 @@ def test_the_tables_columns_have_a_say(settings: Settings) -> None:
         "+ tier: int32, comes with the first row that has it",
         "- fee: decimal128(12, 3), null in rows of this version",
     ]
+
+
+def test_instruments_are_compared_with_their_table_too(settings: Settings) -> None:
+    """Its own `delisted_at` is nothing that a schema lacks, nor a name that one may add; an added column is known like those of other tables."""
+    subject, plain, registry = "market.equities.reference_data-value", avro_schema("reference_data_v2"), open_registry(settings)
+    site = LakeSite(settings.home)
+    lake(site).register({TP: 0}, soon())
+    put(lake(site), 0, [{}])
+    register(settings, registry, subject, plain)
+    assert k2("diff", subject, "--table").stdout == "No difference.\n"
+    put_grown(lake(site), 1, [{}], values=[Decimal(1)])
+    for name, words in (("delisted_at", "the tables have a column of that name"), ("fee", "the column of that name decimal128(12, 3)")):
+        schema = {**plain, "fields": [*plain["fields"], {"name": name, "type": "string", "default": ""}]}
+        (objection,) = objections(registry, subject, schema, columns_of(settings, subject))
+        assert f"field {name}" in objection
+        assert words in objection
+    assert k2("diff", subject, "--table").stdout == "- fee: decimal128(12, 3), null in rows of this version\n"
 
 
 @pytest.mark.parametrize("subject", ["trades", "market.crypto.trades", "market.crypto.candles-value", "x.crypto.trades-value"])
