@@ -16,7 +16,7 @@ import structlog
 
 from k2stream import metrics
 from k2stream.errors import K2Error
-from k2stream.instruments.plain import plain_values
+from k2stream.instruments.plain import has_plain_values, plain_values
 from k2stream.table_file import TableFile
 
 log = structlog.get_logger(__name__)
@@ -105,8 +105,8 @@ async def _breathe(number: int) -> None:
 
 
 def instruments_of(rows: pa.Table) -> list[Instrument]:
-    """Rows of the table of instruments as JSON objects."""
-    columns = {name: plain_values(rows[name]) for name in rows.column_names if name not in LEFT_OUT}
+    """Rows of the table of instruments as JSON objects, without columns that JSON is not agreed on (plain.py)."""
+    columns = {f.name: plain_values(rows[f.name]) for f in rows.schema if f.name not in LEFT_OUT and has_plain_values(f.type)}
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 

@@ -5,9 +5,19 @@ from collections.abc import Callable
 from datetime import date, datetime, time
 from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 import numpy as np
 import pyarrow as pa
+
+
+def has_plain_values(kind: pa.DataType) -> bool:
+    """False for what writers cannot add and only a person can: records, and lists and maps of anything but plain values."""
+    if pa.types.is_map(kind):
+        return pa.types.is_string(kind.key_type) and not pa.types.is_nested(kind.item_type) and not pa.types.is_temporal(kind.item_type)
+    if pa.types.is_list(kind):
+        return not pa.types.is_nested(kind.value_type) and not pa.types.is_temporal(kind.value_type)
+    return not pa.types.is_nested(kind)
 
 
 def plain_values(column: pa.ChunkedArray) -> list[Any]:
@@ -37,7 +47,7 @@ def _plain(value: Any) -> Any:
     match value:
         case datetime() | date() | time():
             return value.isoformat()
-        case Decimal():
+        case Decimal() | UUID():
             return str(value)
         case bytes():
             return value.hex()

@@ -4,6 +4,7 @@ import json
 import time
 from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 import pyarrow as pa
 import pytest
@@ -110,6 +111,7 @@ EVERY_TYPE = {
     pa.bool_(): [(True, True)],
     pa.binary(): [(b"\0x", "0078")],
     pa.binary(2): [(b"ab", "6162")],
+    pa.uuid(): [(UUID(int=1).bytes, "00000000-0000-0000-0000-000000000001")],
     pa.list_(pa.float32()): [([0.5, float("inf")], [0.5, "inf"]), ([], [])],
     pa.map_(pa.string(), pa.binary()): [([("a", b"x")], {"a": "78"}), ([], {})],
 }
@@ -121,6 +123,16 @@ def test_a_value_of_any_column_is_the_same_behind_a_changelog(kind: pa.DataType,
     found = plain_values(pa.chunked_array([pa.array([value for value, _ in values] + [None], kind)]))
     assert found == [plain for _, plain in values] + [None]
     assert json.loads(json.dumps(found, allow_nan=False)) == found
+
+
+HAND_MADE = [pa.struct([("a", pa.int64())]), pa.list_(pa.timestamp("us")), pa.map_(pa.int64(), pa.string()), pa.list_(pa.list_(pa.string()))]
+
+
+@pytest.mark.parametrize("kind", HAND_MADE, ids=str)
+def test_columns_that_only_a_person_can_add_end_no_look_up(kind: pa.DataType) -> None:
+    """They stay in the table; the look-up leaves them out."""
+    table = rows({}).append_column(pa.field("mine", kind), pa.nulls(1, kind))
+    assert "mine" not in instruments_of(table)[0]
 
 
 def test_a_symbol_that_two_companies_bore_means_the_listed_one() -> None:
