@@ -11,7 +11,7 @@ from k2stream.lake.head import Head
 from k2stream.lake.reader import TableReader
 from k2stream.query.completeness import Ledger, completeness, marked_bars
 from k2stream.query.engine import Engine
-from k2stream.query.names import as_kept, exchanges, unknown_symbol
+from k2stream.query.names import exchange_in, unknown_symbol
 from k2stream.query.questions import daily_bars, files_for, trades
 from k2stream.query.receipt import Receipt
 from k2stream.table_file import TableFile
@@ -82,7 +82,7 @@ class Pinned:
         """At the snapshot wanted, else the newest. Raises QueryError, LakeError."""
         head = reader.head() if wanted.snapshot_id is None else reader.head_at(wanted.snapshot_id)
         files = [] if head.snapshot_id is None else reader.files(head.snapshot_id)
-        asked = as_kept(wanted.exchange, exchanges(engine, files) if wanted.exchange is not None else ())
+        asked = exchange_in(engine, files, wanted.exchange)
         exact = replace(wanted, exchange=asked.exchange)
         worth = files_for(files, symbol=exact.symbol, exchange=exact.exchange, start=exact.start, end=exact.end)
         return cls(reader, engine, exact, asked.note, head, files, worth)

@@ -98,7 +98,7 @@ def feeds(exchange: Exchange = None, form: Form = "table") -> None:
     from k2stream.lake.reader import TableReader
     from k2stream.query import feeds as feeds_of
     from k2stream.query.engine import Engine
-    from k2stream.query.names import as_kept, exchanges
+    from k2stream.query.names import exchange_in
     from k2stream.settings import settings_of_tables
 
     settings = settings_of_tables()
@@ -109,7 +109,7 @@ def feeds(exchange: Exchange = None, form: Form = "table") -> None:
     ):
         head, events = reader.head(), gaps.load().current_snapshot()
         files = [] if head.snapshot_id is None else reader.files(head.snapshot_id)
-        asked = as_kept(exchange, exchanges(engine, files))
+        asked = exchange_in(engine, files, exchange)
         rows = feeds_of.feeds(engine, files, [] if events is None else gaps.files(events.snapshot_id), head.vector, exchange=asked.exchange)
     _say(rows, receipt_of(reader, head, files), form, asked.note)
 
@@ -121,14 +121,14 @@ def _answer(
     from k2stream.answers import receipt_of
     from k2stream.lake.reader import TableReader
     from k2stream.query.engine import Engine
-    from k2stream.query.names import as_kept, exchanges, unknown_symbol
+    from k2stream.query.names import exchange_in, unknown_symbol
     from k2stream.settings import settings_of_tables
 
     settings = settings_of_tables()
     with closing(TableReader.open_reader(settings, table)) as reader, Engine.of(settings) as engine:
         head = reader.head()
         files = [] if head.snapshot_id is None else reader.files(head.snapshot_id)
-        asked = as_kept(exchange, exchanges(engine, files))
+        asked = exchange_in(engine, files, exchange)
         rows = ask(engine, files, asked.exchange)
         note = asked.note or ("" if rows.num_rows else unknown_symbol(engine, files, symbol, asked.exchange))
     _say(rows, receipt_of(reader, head, files), form, note)

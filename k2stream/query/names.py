@@ -43,6 +43,11 @@ def as_kept(exchange: str | None, held: Iterable[str]) -> Asked:
     return Asked(meant[0]) if meant else Asked(exchange, f"No row is of exchange {exchange!r}: {_there(names)}.")
 
 
+def exchange_in(engine: Engine, files: Sequence[TableFile], exchange: str | None) -> Asked:
+    """An exchange as the rows of these files have it. Raises QueryError."""
+    return as_kept(exchange, exchanges(engine, files)) if exchange is not None else Asked(None)
+
+
 def unknown_symbol(engine: Engine, files: Sequence[TableFile], symbol: str | None, exchange: str | None) -> str:
     """A sentence if no row at any time has this symbol; empty if one has, or it was not asked for. Raises QueryError."""
     if symbol is None:
