@@ -68,6 +68,7 @@ class Decoder:
     def __init__(self, schema_name: str, registry: SchemaSource, *, held: Callable[[], pa.Schema | None] = no_columns) -> None:
         """`held` gives the table's columns as last seen, the same object until they change; a schema that does not fit them is refused."""
         self._schema = decoded_schema(schema_name)
+        self._no_rows = self._schema.empty_table()  # Arrow takes some 200 us to make it
         self._schemas = WriterSchemas(schema_name, registry)
         self._records = RecordDecoder(self._schemas)
         self._readers: dict[int, BlockReader] = {}
@@ -247,7 +248,7 @@ class Decoder:
             else:
                 rows[schema_id_of(record.value or b"")].append((record.offset, found))
         tables = [self._rows_table(log_batch, schema_id, of_one) for schema_id, of_one in rows.items()]
-        table = in_offset_order(tables) if len(tables) > 1 else tables[0] if tables else self._schema.empty_table()
+        table = in_offset_order(tables) if len(tables) > 1 else tables[0] if tables else self._no_rows
         rejects, markers = tuple(o for o in others if isinstance(o, Reject)), tuple(o for o in others if isinstance(o, Marker))
         return Piece(table, 0, table.num_rows, rejects, markers)
 
@@ -281,7 +282,7 @@ class Decoder:
     def _joined(self, pieces: Sequence[Piece]) -> Decoded:
         parts = [table.slice(start, stop - start) for table, start, stop in _adjacent([piece for piece in pieces if piece.stop > piece.start])]
         is_mixed = any(piece.is_part for piece in pieces)
-        rows = self._schema.empty_table() if not parts else in_offset_order(parts) if is_mixed else joined(parts)
+        rows = self._no_rows if not parts else in_offset_order(parts) if is_mixed else joined(parts)
         rejects, markers = [r for p in pieces for r in p.rejects], [m for p in pieces for m in p.markers]
         if is_mixed:
             rejects.sort(key=lambda r: r.offset)
