@@ -57,10 +57,12 @@ def _resolve(w: AvroType, r: AvroType) -> Read:
             return _enum(w, r)
         case Fixed(), Fixed() if w == r:
             return _fixed(w.size)
+        case Array(Plain("string")), Array(Plain("string")):
+            return _texts(1)
         case Array(), Array():
             return _blocks(_resolve(w.items, r.items))
         case Map(Plain("string")), Map(Plain("string")):
-            return _text_map
+            return _texts(2)
         case Map(), Map():
             return _blocks(_pair(_resolve(w.values, r.values)))
         case RecordType(), RecordType():
@@ -308,29 +310,33 @@ def _check_block(begin: int, end: int, size: int | None) -> None:
         raise BadBody(Reason.MALFORMED, f"The block at byte {begin} says {size} bytes, found {end - begin}.")
 
 
-def _text_map(body: bytes, at: int) -> tuple[list[Any], int]:
-    """A map of strings as `_blocks` and `_string` read it, in one loop: random bytes are maps of thousands, or thousands of blocks of one entry."""
-    length, pairs = len(body), list[tuple[str, str]]()
-    while True:
-        head = body[at] if at < length else 1
-        if not head & 0x81 and head >> 1 < length - at:
-            count, size, at = head >> 1, None, at + 1
-        else:
-            count, size, at = _block_head(body, at)
-        if not count:
-            return pairs, at
-        begin = at
-        for _ in range(count):
-            try:
-                middle = at + 1 + (body[at] >> 1)
-                end = middle + 1 + (body[middle] >> 1)
-                if end <= length and not (body[at] | body[middle]) & 0x81:
-                    pairs.append((body[at + 1 : middle].decode(), body[middle + 1 : end].decode()))
-                    at = end
-                    continue
-            except (IndexError, UnicodeDecodeError):  # said below, with its place
-                pass
-            key, at = _string(body, at)
-            value, at = _string(body, at)
-            pairs.append((key, value))
-        _check_block(begin, at, size)
+def _texts(width: int) -> Read:
+    """Arrays (width 1) and maps (2) of strings as `_blocks` and `_string` read them, in one loop: random bytes are maps of thousands of
+    entries, or thousands of blocks of one."""
+
+    def read(body: bytes, at: int) -> tuple[list[Any], int]:
+        length, texts = len(body), list[str]()
+        while True:
+            head = body[at] if at < length else 1
+            if not head & 0x81 and head >> 1 < length - at:
+                count, size, at = head >> 1, None, at + 1
+            else:
+                count, size, at = _block_head(body, at)
+            if not count:
+                return texts if width == 1 else list(zip(texts[::2], texts[1::2], strict=True)), at
+            begin = at
+            for _ in range(width * count):
+                try:
+                    head = body[at]
+                    end = at + 1 + (head >> 1)
+                    if end <= length and not head & 0x81:
+                        texts.append(body[at + 1 : end].decode())
+                        at = end
+                        continue
+                except (IndexError, UnicodeDecodeError):  # said below, with its place
+                    pass
+                text, at = _string(body, at)
+                texts.append(text)
+            _check_block(begin, at, size)
+
+    return read

@@ -117,7 +117,7 @@ A_MAP_BLOCK = st.lists(A_MAP_ENTRY, min_size=1, max_size=4).flatmap(
 
 
 @given(blocks=st.lists(A_MAP_BLOCK, max_size=3), rest=st.binary(max_size=6), at=st.integers(0, 60), byte=st.integers(0, 255), is_spoiled=st.booleans())
-def test_a_map_of_strings_is_read_as_pairs_of_strings_are(blocks: list[bytes], rest: bytes, at: int, byte: int, is_spoiled: bool) -> None:
+def test_maps_and_arrays_of_strings_are_read_as_items_of_strings_are(blocks: list[bytes], rest: bytes, at: int, byte: int, is_spoiled: bool) -> None:
     """One loop, and the same values, refusals and places as item by item."""
     body = bytearray(b"".join(blocks) + b"\0")
     if is_spoiled:
@@ -126,3 +126,6 @@ def test_a_map_of_strings_is_read_as_pairs_of_strings_are(blocks: list[bytes], r
     pairs = {"type": "array", "items": {"type": "record", "name": "Pair", "fields": [{"name": n, "type": "string"} for n in "kv"]}}
     one, other = found_in({"type": "map", "values": "string"}, bytes(body)), found_in(pairs, bytes(body))
     assert one == ([(pair["k"], pair["v"]) for pair in other] if isinstance(other, list) else other)
+    single = {"type": "array", "items": {"type": "record", "name": "Single", "fields": [{"name": "v", "type": "string"}]}}
+    one, other = found_in(STRINGS, bytes(body)), found_in(single, bytes(body))
+    assert one == ([entry["v"] for entry in other] if isinstance(other, list) else other)
