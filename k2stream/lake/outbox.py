@@ -4,8 +4,8 @@ A snapshot of the source names the file of its gap events (and that of its lette
 already. Taking it is one append with the head required and with `applied-through` in its summary, so of two takers one wins and the
 other sees it. Sequence numbers only ever grow, also over a rollback: what is above `applied-through` was not taken.
 
-A taking handles so many files at most, the oldest: what an outage left behind is taken in several appends, one after each commit of the
-source, and `applied-through` names the last snapshot whose file is in.
+An append takes so many files at most, the oldest: what an outage left behind is taken in several, one after the other while there is time, and
+`applied-through` names the last snapshot whose file is in.
 
 A file that holds several days of a table that is cut by day is copied, a file a day, in the same append: all of them or none.
 
@@ -21,6 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+import structlog
 from numpy.typing import NDArray
 from pyiceberg.io import InputStream
 from pyiceberg.manifest import DataFile
@@ -40,7 +41,9 @@ from k2stream.lake.writer import data_folder
 from k2stream.records import TopicPartition
 
 TAKEN_AT_ONCE = 64
-"""Files of one taking. A commit of the source names one, so a backlog shrinks sixty times as fast as it grew, and no append is large."""
+"""Files of one append. A commit of the source names one, so a backlog shrinks sixty times as fast as it grew, and no append is large."""
+
+log = structlog.get_logger(__name__)
 
 HeldIds = Callable[[pa.Array], pa.Array]
 """Which of these ids the taking table holds."""
@@ -131,9 +134,19 @@ class Outbox:
         return self.applied
 
     def take(self, source: Table, deadline: Deadline) -> int:
-        """Append what `source`'s kept history owes, of the oldest files of a backlog; how many rows that were. Raises as Committer.apply does."""
-        if not named_after(source, self.applied, self._parcel):
-            return 0
+        """Append what `source`'s kept history owes, the oldest files first; how many rows that were. Raises as Committer.apply does.
+
+        What there is no time for waits for the next commit, and is logged.
+        """
+        rows = 0
+        while waiting := named_after(source, self.applied, self._parcel):
+            if rows and deadline.is_over():
+                log.warning("outbox.behind", source=self._source, words=self._parcel.words, files=len(waiting), then="the next commit takes them on")
+                break
+            rows += self._take_some(source, deadline)
+        return rows
+
+    def _take_some(self, source: Table, deadline: Deadline) -> int:
         taking = _Taking(self._form, self._held_ids, source, self._source, self._parcel)
         head = self.committer.apply(lambda head: taking.on(head, self._table), commit_id=str(uuid4()), deadline=deadline)
         self.applied = applied_of(head, self._source)
@@ -204,8 +217,10 @@ class _Taking:
         named = [self._named(summary_of(s)[self._parcel.named_by], applied.below) for s in taken]
         held = self._held(named)
         files = [file for each in named for file in self._files(each, each.is_new(held), table)]
-        through = head_of(self._source) if len(taken) == len(waiting) else head_at(self._source, taken[-1].snapshot_id)
-        return Addition(replace(head.carried, outbox=self._outbox(head, applied, through)), files=files, says={KIND: "outbox"})
+        is_whole = len(taken) == len(waiting)
+        through = head_of(self._source) if is_whole else head_at(self._source, taken[-1].snapshot_id)
+        outbox = self._outbox(head, applied, through, is_whole=is_whole)
+        return Addition(replace(head.carried, outbox=outbox), files=files, says={KIND: "outbox"})
 
     def _named(self, location: str, below: Vector | None) -> _Named:
         """Look at a file; values of rows are not read."""
@@ -253,13 +268,17 @@ class _Taking:
         days = np.unique(pq.read_table(stream, columns=[day_of])[day_of].cast(pa.int64()).to_numpy() // DAY_US).tolist()
         return (days[0],) if len(days) == 1 else None
 
-    def _outbox(self, head: Head, applied: Applied, through: Head) -> dict[str, str]:
+    def _outbox(self, head: Head, applied: Applied, through: Head, *, is_whole: bool) -> dict[str, str]:
+        """Where nothing says what was taken, every event is looked up until a whole backlog was: the next files of it may be in as well."""
+        place = f"{through.table_uuid}:{through.sequence_number}"
+        found = {**head.carried.outbox, APPLIED_THROUGH + self._name: place}
+        if applied.below is None and not is_whole:
+            found.pop(TAKEN_BELOW + self._name, None)
+            return found
         ends = {tp: entry.next for tp, entry in (applied.below or {}).items()}
         for tp, entry in through.vector.items():
             ends[tp] = max(entry.next, ends.get(tp, 0))
-        below = pack({tp: Entry(0, end) for tp, end in ends.items()})
-        place = f"{through.table_uuid}:{through.sequence_number}"
-        return {**head.carried.outbox, APPLIED_THROUGH + self._name: place, TAKEN_BELOW + self._name: below}
+        return {**found, TAKEN_BELOW + self._name: pack({tp: Entry(0, end) for tp, end in ends.items()})}
 
 
 def doubtful_rows(origins: pa.Table, below: Vector | None) -> NDArray[np.bool_]:

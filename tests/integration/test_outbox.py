@@ -6,7 +6,9 @@ from types import SimpleNamespace
 
 import pyarrow.parquet as pq
 import pytest
+from structlog.testing import capture_logs
 
+from k2stream.clock import Deadline, SystemClock
 from k2stream.errors import LakeError
 from k2stream.lake import outbox
 from k2stream.lake.expiry import Expiry
@@ -21,6 +23,18 @@ from tests.integration.lake_site import TP, LakeSite, soon, window
 @pytest.fixture
 def site(tmp_path: Path, place: Place) -> LakeSite:
     return LakeSite(tmp_path, **place)
+
+
+class ClockThatIsSet(SystemClock):
+    """A busy machine's: time passes where the test says."""
+
+    passed_seconds = 0.0
+
+    def monotonic(self) -> float:
+        return super().monotonic() + self.passed_seconds
+
+    def later(self, seconds: float) -> None:
+        self.passed_seconds += seconds
 
 
 class Died(Exception):
@@ -111,6 +125,24 @@ def test_a_gaps_table_without_a_vector_takes_events_by_id(site: LakeSite) -> Non
     worker.commit(worker.write(window(2, 3, 5, events=["b"])), soon())
     assert worker.take_outbox(soon()) == 1
     assert site.event_ids() == ["a", "b"]
+
+
+def test_a_gaps_table_without_a_vector_takes_a_backlog_by_id_to_its_end(site: LakeSite, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In several appends: what the first of them says of itself is not what was ever taken, so the next files are looked up as well."""
+    monkeypatch.setattr(outbox, "TAKEN_AT_ONCE", 2)
+    worker = site.started()
+    for number in range(5):
+        worker.commit(worker.write(window(number, number, number + 1, events=[f"e{number}"])), soon())
+        worker.take_outbox(soon())
+    stranger = site.stranger("gaps")
+    stranger.append(stranger.scan().to_arrow().slice(0, 0))
+    stranger.maintenance.expire_snapshots().by_ids([s.snapshot_id for s in stranger.metadata.snapshots[:-1]]).commit()
+    worker = site.worker()
+    worker.commit(worker.write(window(5, 5, 6, events=["e5"])), soon())
+    with pytest.raises(Died):
+        site.worker(on_step=dying_at("5.after")).take_outbox(soon())
+    assert site.worker().take_outbox(soon()) == 1
+    assert site.event_ids() == [f"e{number}" for number in range(6)]
 
 
 def test_expiry_keeps_what_nobody_has_taken(tmp_path: Path, place: Place) -> None:
@@ -211,15 +243,26 @@ def test_a_backlog_is_taken_in_several_appends_though_a_taker_dies_between(site:
     worker = site.started()
     for number in range(8):
         worker.commit(worker.write(window(number, number, number + 1, events=[f"e{number}"])), soon())
-    assert worker.take_outbox(soon()) == 3
-    assert site.event_ids() == ["e0", "e1", "e2"]
     with pytest.raises(Died):
         site.worker(on_step=dying_at(step)).take_outbox(soon())
+    assert site.event_ids() == (["e0", "e1", "e2"] if step == "5.after" else [])
     following = site.worker()
-    taken = [following.take_outbox(soon()) for _ in range(3)]
-    assert taken == ([2, 0, 0] if step == "5.after" else [3, 2, 0])
+    assert [following.take_outbox(soon()) for _ in range(2)] == ([5, 0] if step == "5.after" else [8, 0])
     assert site.event_ids() == [f"e{number}" for number in range(8)]
     assert site.snapshots("outbox", "gaps") == 3
+
+
+def test_a_backlog_that_takes_longer_than_its_time_is_taken_on_by_the_next(site: LakeSite, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A commit is not held up for ever: one append at least, and what is left is said."""
+    monkeypatch.setattr(outbox, "TAKEN_AT_ONCE", 3)
+    clock = ClockThatIsSet()
+    worker = site.started(on_step=lambda step: clock.later(60) if step == "5.after" else None)
+    for number in range(8):
+        worker.commit(worker.write(window(number, number, number + 1, events=[f"e{number}"])), soon())
+    with capture_logs() as said:
+        assert [worker.take_outbox(Deadline.after(30, clock)) for _ in range(4)] == [3, 3, 2, 0]
+    assert [entry["files"] for entry in said if entry["event"] == "outbox.behind"] == [5, 2]
+    assert site.event_ids() == [f"e{number}" for number in range(8)]
 
 
 def test_a_rollback_amid_a_backlog_doubles_no_event(site: LakeSite, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -229,7 +272,9 @@ def test_a_rollback_amid_a_backlog_doubles_no_event(site: LakeSite, monkeypatch:
     kept = worker.commit(worker.write(window(0, 0, 1, events=["e0"])), soon())
     for number in range(1, 6):
         worker.commit(worker.write(window(number, number, number + 1, events=[f"e{number}"])), soon())
-    assert worker.take_outbox(soon()) == 2
+    with pytest.raises(Died):
+        site.worker(on_step=dying_at("5.after")).take_outbox(soon())
+    assert site.event_ids() == ["e0", "e1"]
     site.stranger().manage_snapshots().rollback_to_snapshot(kept.snapshot_id).commit()
     worker = site.worker()
     for first, end in ((1, 3), (3, 7)):
