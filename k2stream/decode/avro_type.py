@@ -150,7 +150,10 @@ def _parse(schema: Any, named: dict[str, AvroType], namespace: str, depth: int) 
     if depth > MAX_DEPTH:
         raise DecodeError(f"The schema nests deeper than {MAX_DEPTH}.")
     if isinstance(schema, list):
-        return Union(tuple(_parse(b, named, namespace, depth + 1) for b in schema))
+        branches = tuple(_parse(b, named, namespace, depth + 1) for b in schema)
+        if any(isinstance(branch, Union) for branch in branches):
+            raise DecodeError("The schema has a union that is a branch of a union, which Avro does not allow.")
+        return Union(branches)
     if isinstance(schema, str):
         return Plain(schema) if schema in PLAIN else _by_name(schema, named, namespace)
     kind = schema["type"]
@@ -178,7 +181,8 @@ def _primitive(kind: str, schema: Mapping[str, Any]) -> AvroType:
     logical = schema.get("logicalType")
     if logical == "decimal" and kind == "bytes":
         return Decimal(int(schema["precision"]), int(schema.get("scale", 0)))
-    return Plain(kind, logical if isinstance(logical, str) and logical.startswith(("time", "date", "local")) else None)
+    is_time = kind in ("int", "long") and isinstance(logical, str) and logical.startswith(("time", "date", "local"))
+    return Plain(kind, logical if is_time else None)  # Avro: a logical type that does not fit its type is ignored
 
 
 def _items(array: Array) -> Array:

@@ -5,7 +5,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from k2stream.decode.avro_type import Array, AvroType, Decimal, Enum, Fixed, Map, Plain, Union, nullable
+from k2stream.decode.avro_type import SPANS, Array, AvroType, Decimal, Enum, Fixed, Map, Plain, Union, nullable
 
 Sizes = NDArray[np.int64] | int
 """Bytes of each value; a plain int if all take the same."""
@@ -19,7 +19,8 @@ def is_sizable(t: AvroType) -> bool:
     """Whether `encoded_size` knows the type, and nothing in it is out of the range checks' sight."""
     match t:
         case Array(inner) | Map(inner):
-            return is_sizable(inner) and not isinstance(inner, (Decimal, Enum, Union))
+            has_range = isinstance(inner, (Decimal, Enum, Union)) or (isinstance(inner, Plain) and inner.logical in SPANS)
+            return is_sizable(inner) and not has_range
         case Plain() | Decimal() | Enum() | Fixed():
             return True
     inside = nullable(t)
