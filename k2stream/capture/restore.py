@@ -53,11 +53,14 @@ def restore(edges: Edges, head: Head, tracker: Tracker, seen: SeenFilter, tps: s
     `floors` are those of the partitions that the filter knows already.
     """
     saved = _load(edges, tps)
+    stands: dict[TopicPartition, tuple[int, int]] = {}
     for tp in sorted(tps):
         edges.on_step("restore")
         usable = saved[tp] if tp in saved and _is_usable(head, head.vector[tp], saved[tp]) else None
         tracked = _restore_tracker(edges, head.vector[tp], tracker, tp, usable)
-        keyed = _restore_keys(seen, usable) if usable else head.vector[tp].next
+        stands[tp] = tracked, _restore_keys(seen, usable) if usable else head.vector[tp].next
+    # Not before all are there: a stream of two topics may lie in a state of each, and rows replayed into the older one would pass it off as the newer.
+    for tp, (tracked, keyed) in stands.items():
         _replay(edges, head, tracker, seen, tp, tracked=tracked, keyed=keyed)
     floor_us = _floor(head, {tp: saved.get(tp) for tp in tps}, floors)
     for tp in tps:

@@ -122,3 +122,37 @@ def test_a_loss_is_the_cause_of_one_gap_only() -> None:
     memory = restored(OneTable([*range(80), *range(95, 99)]), Entry(95, 99, lost_from=80))
     (event,) = memory.tracker.settle(rows_at([105]), Notes()).to_pylist()
     assert event["cause"] == "upstream"
+
+
+class TwoTopics(OneTable):
+    """A stream that two feeds report into a topic each: rows as (offset, number) and tracker files by topic."""
+
+    def __init__(self, rows: Mapping[TopicPartition, list[tuple[int, int]]], trackers: Mapping[TopicPartition, tuple[int, bytes]]) -> None:
+        super().__init__(())
+        self.rows, self.trackers = rows, trackers
+
+    def tracker_blob(self, name: str, tp: TopicPartition) -> tuple[int, bytes] | None:
+        return self.trackers[tp]
+
+    def rows_of(self, snapshot_id: int, tp: TopicPartition, first: int, last: int) -> pa.Table:
+        return numbered(tp, [(offset, number) for offset, number in self.rows[tp] if first <= offset < last])
+
+
+def numbered(tp: TopicPartition, rows: Iterable[tuple[int, int]]) -> pa.Table:
+    return trade_rows({"topic": tp.topic, "partition": tp.partition, "offset": o, "source_sequence": n, "trade_id": str(n)} for o, n in rows)
+
+
+def test_a_stream_of_two_topics_is_restored_from_the_newer_of_its_states() -> None:
+    """One topic's file is old and many rows lie behind it; what the other topic filled by its newer file is not missing again."""
+    one, other = TopicPartition("market.crypto.trades.binance", 0), TopicPartition("market.crypto.trades.binance-b", 0)
+    first, then, late = [(0, 1), (1, 2), (2, 3)], [(3, 4), (4, 5), (5, 6), (6, 8)], [(o, o + 2) for o in range(7, 40)]
+    before = Tracker("trades", 10)
+    before.replay(numbered(one, first))
+    old = 3, before.snapshot(one)
+    before.replay(numbered(one, then))
+    before.replay(numbered(other, [(0, 7)]))
+    edges = TwoTopics({one: first + then + late, other: [(0, 7)]}, {one: old, other: (1, before.snapshot(other))})
+    vector = {one: Entry(0, 40, tracker_file="x"), other: Entry(0, 1, tracker_file="y")}
+    memory = restore(edges, AHead(vector), Tracker("trades", 10), SeenFilter(1 << 20, 1 << 40, 0), set(vector))  # type: ignore[arg-type] # as above
+    assert memory.tracker.summary()["missing"] == 0
+    assert memory.tracker.settle(numbered(one, [(40, 42)]), Notes()).num_rows == 0
