@@ -113,14 +113,19 @@ def test_an_event_says_which_commit_brought_it(site: LakeSite) -> None:
     assert event["written_at"].timestamp() * 1e6 == pytest.approx(staged.written_at_us)
 
 
+def forget_what_was_taken(site: LakeSite) -> None:
+    """A foreign writer's snapshot is all that is kept of the gaps table's history."""
+    stranger = site.stranger("gaps")
+    stranger.append(stranger.scan().to_arrow().slice(0, 0))
+    stranger.maintenance.expire_snapshots().by_ids([s.snapshot_id for s in stranger.metadata.snapshots[:-1]]).commit()
+
+
 def test_a_gaps_table_without_a_vector_takes_events_by_id(site: LakeSite) -> None:
     """A foreign writer's history in gaps loses `applied-through`: every event is looked up, none lands twice."""
     worker = site.started()
     worker.commit(worker.write(window(1, 0, 3, events=["a"])), soon())
     worker.take_outbox(soon())
-    stranger = site.stranger("gaps")
-    stranger.append(stranger.scan().to_arrow().slice(0, 0))
-    stranger.maintenance.expire_snapshots().by_ids([s.snapshot_id for s in stranger.metadata.snapshots[:-1]]).commit()
+    forget_what_was_taken(site)
     worker = site.worker()
     worker.commit(worker.write(window(2, 3, 5, events=["b"])), soon())
     assert worker.take_outbox(soon()) == 1
@@ -134,9 +139,7 @@ def test_a_gaps_table_without_a_vector_takes_a_backlog_by_id_to_its_end(site: La
     for number in range(5):
         worker.commit(worker.write(window(number, number, number + 1, events=[f"e{number}"])), soon())
         worker.take_outbox(soon())
-    stranger = site.stranger("gaps")
-    stranger.append(stranger.scan().to_arrow().slice(0, 0))
-    stranger.maintenance.expire_snapshots().by_ids([s.snapshot_id for s in stranger.metadata.snapshots[:-1]]).commit()
+    forget_what_was_taken(site)
     worker = site.worker()
     worker.commit(worker.write(window(5, 5, 6, events=["e5"])), soon())
     with pytest.raises(Died):
