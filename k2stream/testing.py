@@ -11,10 +11,12 @@ import pyarrow.parquet as pq
 from pyiceberg.catalog import Catalog
 from pyiceberg.exceptions import CommitFailedException, CommitStateUnknownException
 
+from k2stream.errors import TransportError
 from k2stream.gaps import EVENTS
 from k2stream.lake.offsets import Vector
 from k2stream.rows import TRADES
 from k2stream.table_file import TableFile
+from k2stream.transport.sink import LogSink
 from k2stream.verdict import Reason, Reject
 
 A_TRADE: Mapping[str, object] = {
@@ -136,6 +138,21 @@ class CatalogWithFault:
 
     def _faulty_commit(self, *arguments: Any) -> Any:
         raise NotImplementedError
+
+
+class SinkThatDeliversLate:
+    """A real sink whose log batches are under way: the sender dies without an answer, and they arrive when the test says."""
+
+    def __init__(self, sink: LogSink) -> None:
+        self._sink = sink
+        self.under_way: list[tuple[str, int, bytes]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._sink, name)
+
+    async def send_batch(self, topic: str, partition: int, raw: bytes) -> int:
+        self.under_way.append((topic, partition, raw))
+        raise TransportError("The sender died.")
 
 
 def answer_of(status: int | None) -> Exception:

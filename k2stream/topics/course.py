@@ -25,6 +25,8 @@ class Course:
     target_ends: tuple[int, ...]
     """Where each target partition ended then."""
     is_verified: bool = False
+    producer_id: int = -1
+    """Under which the round's log batches are numbered, from 0 in each target partition; -1: none was asked for yet."""
 
     @property
     def is_copied(self) -> bool:

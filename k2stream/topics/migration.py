@@ -2,7 +2,8 @@
 
 The target belongs to the migration, and the order in which records go into each of its partitions follows from the source alone: its
 partitions one after another, each up to the end that was written down at the start. So where a target partition ends tells how many of
-its records are there, and a start after a crash skips exactly these. Nothing is added to a record, so the target reads as fast as the source.
+its records are there, and a start after a crash skips exactly these. What a killed process had sent may arrive after that was looked up: log
+batches bear the number of their first record, so a broker drops the second of two. Nothing is added to a record, so the target reads as fast as the source.
 
 Steps for crash tests: `migrate.send.before`, `migrate.sent` (one partition of several), `migrate.send.after`, `migrate.saved`.
 """
@@ -21,7 +22,7 @@ from k2stream.settings import Settings
 from k2stream.topics.checksum import Checksum, digest_of
 from k2stream.topics.course import Course, CourseFile
 from k2stream.topics.plan import Declared
-from k2stream.transport.batch_builder import build_log_batch
+from k2stream.transport.batch_builder import Numbered, build_log_batch
 from k2stream.transport.open import open_sink
 from k2stream.transport.reader import read_on
 from k2stream.transport.sink import LogSink, Outgoing
@@ -79,6 +80,8 @@ class Migration:
             self._runner.run(self._sink.create_topic(self._target.name, self._target.partitions, self._target.config))
             ends = self._target_ends()
             course = self._course(ends)
+            if course.producer_id < 0:
+                course = replace(course, producer_id=self._runner.run(self._sink.new_producer_id()))
             self._file.save(course)
             course = self._copy(course, ends, told)
             outcome = self._verify(course)
@@ -136,9 +139,9 @@ class Migration:
         placed: dict[int, list[Record]] = defaultdict(list)
         for record in chunk:
             placed[_place(record, len(course.target_ends))].append(record)
-        missing = {partition: ahead.skip(partition, records) for partition, records in placed.items()}
+        missing = {partition: self._missing(course, partition, records, ahead) for partition, records in placed.items()}
         self._on_step("migrate.send.before")
-        self._runner.run(self._send({partition: records for partition, records in missing.items() if records}))
+        self._runner.run(self._send(missing))
         self._on_step("migrate.send.after")
         ends = tuple(end + len(placed.get(partition, ())) for partition, end in enumerate(course.target_ends))
         course = replace(course, offset=chunk[-1].offset + 1, target_ends=ends)
@@ -146,12 +149,25 @@ class Migration:
         self._on_step("migrate.saved")
         return course
 
-    async def _send(self, placed: Mapping[int, Sequence[Record]]) -> None:
-        await asyncio.gather(*(self._send_to(partition, records) for partition, records in placed.items()))
+    def _missing(self, course: Course, partition: int, records: Sequence[Record], ahead: "_Ahead") -> list[bytes]:
+        """Log batches that the target's partition lacks.
 
-    async def _send_to(self, partition: int, records: Sequence[Record]) -> None:
+        Cut before what is there is left out: one that is still under way from a killed process is known by having the same borders.
+        """
+        number, found = course.target_ends[partition] - course.started_at[partition], list[bytes]()
         for batch in _batches(records):
-            await self._sink.send_batch(self._target.name, partition, build_log_batch([Outgoing(r.key, r.value, r.timestamp_ms, r.headers) for r in batch]))
+            number += len(batch)
+            if missing := ahead.skip(partition, batch):
+                outgoing = [Outgoing(r.key, r.value, r.timestamp_ms, r.headers) for r in missing]
+                found.append(build_log_batch(outgoing, numbered=Numbered(course.producer_id, number - len(missing))))
+        return found
+
+    async def _send(self, missing: Mapping[int, Sequence[bytes]]) -> None:
+        await asyncio.gather(*(self._send_to(partition, batches) for partition, batches in missing.items()))
+
+    async def _send_to(self, partition: int, batches: Sequence[bytes]) -> None:
+        for raw in batches:
+            await self._sink.send_batch(self._target.name, partition, raw)
             self._on_step("migrate.sent")
 
     def _records(self, tp: TopicPartition, offset: int, end: int) -> Iterator[Record]:

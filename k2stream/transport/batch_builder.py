@@ -2,6 +2,7 @@
 
 import struct
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import cramjam
 from aiokafka.record.default_records import DefaultRecordBatch, DefaultRecordBatchBuilder
@@ -15,11 +16,35 @@ NO_LIMIT_BYTES = 1 << 30
 """The builder stops at a size; who calls it decides how much goes into one batch."""
 LZ4_LEVEL = 1
 """aiokafka packs at 9, which takes twenty times as long and holds the interpreter meanwhile, for a hundredth less."""
+SEQUENCES = 1 << 31
+"""After the last one comes 0 again."""
 CRC, ATTRIBUTES_AT = struct.Struct(">I"), 21
 """The checksum lies before the attributes and is of all bytes from there."""
 
 
-def build_log_batch(records: Sequence[Outgoing], codec: str = "lz4") -> bytes:
+@dataclass(frozen=True, slots=True)
+class Numbered:
+    """Where a log batch stands among those of its producer: a broker takes each number once (KIP-98), so a copy of it is dropped.
+
+    Without a transaction an epoch has nobody to fence: it is 0 for all.
+    """
+
+    producer_id: int = -1
+    """As `LogSink.new_producer_id` gave it; -1: the log takes every batch as it comes."""
+    first: int = 0
+    """The number of its first record in its partition, from 0."""
+
+    @property
+    def fields(self) -> dict[str, int]:
+        if self.producer_id < 0:
+            return {"producer_id": -1, "producer_epoch": -1, "base_sequence": -1}
+        return {"producer_id": self.producer_id, "producer_epoch": 0, "base_sequence": self.first % SEQUENCES}
+
+
+UNNUMBERED = Numbered()
+
+
+def build_log_batch(records: Sequence[Outgoing], codec: str = "lz4", *, numbered: Numbered = UNNUMBERED) -> bytes:
     """One log batch (format v2) of at least one record, at offsets 0..n-1.
 
     The checksum does not cover the base offset, so a log may write its own into the first 8 bytes.
@@ -31,10 +56,8 @@ def build_log_batch(records: Sequence[Outgoing], codec: str = "lz4") -> bytes:
         magic=2,
         compression_type=0 if is_lz4 else CODECS[codec],
         is_transactional=0,
-        producer_id=-1,
-        producer_epoch=-1,
-        base_sequence=-1,
         batch_size=NO_LIMIT_BYTES,
+        **numbered.fields,
     )
     for offset, r in enumerate(records):
         builder.append(offset, r.timestamp_ms, r.key, r.value, list(r.headers))

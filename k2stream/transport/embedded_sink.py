@@ -92,6 +92,10 @@ class EmbeddedSink:
         """Append several log batches (topic, partition, raw) in one transaction: all or none."""
         return await self._writer.append_many(appends)
 
+    async def new_producer_id(self) -> int:
+        """-1: this log looks at no numbers, and what a process has appended ends with it."""
+        return -1
+
     async def partitions(self, topic: str) -> int:
         """Number of partitions of a topic."""
         return (await asyncio.to_thread(lambda: self._open().topic(topic))).partitions

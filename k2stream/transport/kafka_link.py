@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import (
+    GroupLoadInProgressError,
     InvalidTimestampError,
     KafkaConnectionError,
     KafkaError,
@@ -32,6 +33,7 @@ RETRY_SECONDS = 0.1
 MAX_RETRY_SECONDS = 2.0
 MIN_SECONDS = 0.05
 NOT_DONE = (
+    GroupLoadInProgressError,
     LeaderNotAvailableError,
     NodeNotReadyError,
     NotControllerError,

@@ -14,6 +14,7 @@ from aiokafka.protocol.fetch import FetchRequest
 from aiokafka.protocol.metadata import MetadataRequest
 from aiokafka.protocol.offset import OffsetRequest
 from aiokafka.protocol.produce import ProduceRequest
+from aiokafka.protocol.transaction import InitProducerIdRequest
 
 from k2stream.errors import TransportError
 from k2stream.records import HEADER, LogBatch, TopicPartition
@@ -30,6 +31,7 @@ ALL_REPLICAS = -1
 MAX_REPLICATION = 3
 EARLIEST, LATEST = -2, -1
 FETCH_WAIT_MS = 100
+NO_TRANSACTION_MS = 0
 READ_UNCOMMITTED, READ_COMMITTED = 0, 1
 
 
@@ -67,6 +69,17 @@ class KafkaSink:
         timeout_ms = int(self._timeout_seconds * 1000)
         request = ProduceRequest(None, ALL_REPLICAS, timeout_ms, [(topic, [(partition, raw)])])
         return int((await self._ask_leader(tp, request, f"append to {topic}/{partition}", writes=True))[0])
+
+    async def new_producer_id(self) -> int:
+        """One that nobody else has."""
+
+        async def ask(client: AIOKafkaClient) -> int:
+            answer = await client.send(_any_node(client), InitProducerIdRequest(None, NO_TRANSACTION_MS))
+            if answer.error_code:
+                raise for_code(answer.error_code)()
+            return int(answer.producer_id)
+
+        return await self._ask(ask, "give a producer id")
 
     async def partitions(self, topic: str) -> int:
         """Number of partitions; TransportError if the topic does not exist."""

@@ -45,6 +45,12 @@ class LogSink(Protocol):
     async def send_batch(self, topic: str, partition: int, raw: bytes) -> int:
         """Append one prebuilt log batch (its base offset is replaced) and give the offset of its first record."""
 
+    async def new_producer_id(self) -> int:
+        """For a writer that must not repeat itself and numbers its log batches (`Numbered`); -1 where the log looks at no numbers.
+
+        Such a log is written to by the process itself: nothing of a dead one is still under way to it.
+        """
+
     async def partitions(self, topic: str) -> int:
         """Number of partitions; TransportError if the topic does not exist."""
 

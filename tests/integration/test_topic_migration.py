@@ -7,19 +7,24 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from operator import methodcaller
 from pathlib import Path
 
 import pytest
 
-from k2stream.errors import MigrationError
+from k2stream.errors import MigrationError, TransportError
 from k2stream.feed.publisher import partition_of
 from k2stream.records import Record
+from k2stream.settings import Settings
+from k2stream.testing import SinkThatDeliversLate
 from k2stream.topics.checksum import Checksum
 from k2stream.topics.course import Course
 from k2stream.topics.migration import Migration, Outcome
 from k2stream.topics.plan import Declared
 from k2stream.transport.batch_builder import build_log_batch
+from k2stream.transport.open import open_sink
 from k2stream.transport.reader import read_topics
 from k2stream.transport.sink import LogSink, Outgoing
 from tests.integration.test_topics import Log
@@ -73,8 +78,8 @@ class Site(Log):
         headers = (("kind", b"%d" % self.number), ("empty", b"")) if kind > 0.9 else ()
         return Outgoing(key, value, NOW_MS + self.number, headers)
 
-    def migration(self) -> Migration:
-        return Migration(self.settings, self.source, Declared(self.target, TARGET_PARTITIONS, CONFIG))
+    def migration(self, on_step: Callable[[str], None] = lambda step: None) -> Migration:
+        return Migration(self.settings, self.source, Declared(self.target, TARGET_PARTITIONS, CONFIG), on_step=on_step)
 
     def migrate(self) -> int:
         with self.migration() as migration:
@@ -167,6 +172,38 @@ def test_a_migration_killed_at_any_moment_goes_on_exactly(site: Site) -> None:
     site.require_equal()
 
 
+@pytest.mark.kafka
+@pytest.mark.parametrize("arrival", ["migrate.send.before", "migrate.send.after", "after"])
+def test_what_a_killed_migration_had_sent_arrives_late_and_is_there_once(kafka: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arrival: str) -> None:
+    """Its requests lie in the broker's socket while the next run looks where the target ends: before, after, or long after that run sends them again."""
+    site = Site(tmp_path, f"k2kafka://{kafka}", monkeypatch)
+    site.publish(12_000)
+    held: list[SinkThatDeliversLate] = []
+
+    def late_sink(settings: Settings) -> SinkThatDeliversLate:
+        held.append(SinkThatDeliversLate(open_sink(settings)))
+        return held[0]
+
+    with monkeypatch.context() as patched:
+        patched.setattr("k2stream.topics.migration.open_sink", late_sink)
+        with pytest.raises(TransportError, match="died"):
+            site.migrate()
+    assert held[0].under_way
+
+    def arrive(step: str) -> None:
+        while step == arrival and held[0].under_way:
+            topic, partition, raw = held[0].under_way.pop()
+            with suppress(TransportError):  # nobody waits for what the broker answers
+                site.ask(methodcaller("send_batch", topic, partition, raw))
+
+    with site.migration(on_step=arrive) as migration:
+        assert migration.run().records == 12_000
+    arrive("after")
+    assert not held[0].under_way
+    assert site.migrate() == 0
+    site.require_equal()
+
+
 def test_a_target_that_somebody_else_writes_to_is_refused(site: Site) -> None:
     """Before the first run, between a kill and the next run, and after the copying: never taken for our own records."""
     foreign = Outgoing(b"S1", b"somebody else's", NOW_MS)
@@ -201,7 +238,7 @@ def test_two_at_once_are_refused(site: Site) -> None:
 
 
 def test_a_record_too_many_fails_the_comparison(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A request that a broker held back and did after all, behind everything that was looked at: said, with what to do."""
+    """Sent by somebody else, as a copy of ours, behind everything that was looked at: said, with what to do."""
     site.publish(400)
     with site.migration() as migration:
         verify = migration._verify
