@@ -68,6 +68,8 @@ class Progress:
         metrics.show_lag(self.data_type, self.lags())
 
     def restarted(self) -> None:
+        """All is read again from the table: until its vector was read, a lag of what was known before would be a lie."""
+        self.revoked()
         self.restarts += 1
         metrics.RESTARTS.labels(self.data_type).inc()
 
