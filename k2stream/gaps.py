@@ -4,17 +4,18 @@ Pure: events depend on the records' order alone, so a window read again gives th
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgpack
+import numpy as np
 import pyarrow as pa
 
 from k2stream.records import TopicPartition
 from k2stream.rows import TIMESTAMP
 from k2stream.sequence_notes import Cause, Loss, Notes, PartitionNotes, Row
 from k2stream.sequence_runs import Run, Runs
-from k2stream.sequence_state import Change, Kind, Stream
+from k2stream.sequence_state import MOST, Change, Filled, Kind, Stream
 
 __all__ = ["EVENTS", "Cause", "Kind", "Loss", "Notes", "StreamKey", "Tracker", "event_id", "severity_of"]
 
@@ -53,6 +54,14 @@ an older version opened. An event that waives has time and origin of the one tha
 The previous row is the one that moved the stream on last: late rows and fills are not.
 """
 
+MANY_ROWS = 16
+"""So many rows are worth a table of their own among the events, which costs what some twenty events do."""
+MOST_ROWS = 4096
+"""Looked at for that at once: whatever times they have, a run takes no longer than in proportion to its rows."""
+
+Happened = tuple[Stream, int, Change | Filled]
+"""Stream, its first row's number in the runs, and what it changed."""
+
 VERSION = 1
 NAME_BYTES = 256
 """What an event is named by fits; msgpack takes and gives back a quarter of a megabyte otherwise, for each event."""
@@ -77,11 +86,11 @@ class Tracker:
     def settle(self, rows: pa.Table, notes: Notes) -> pa.Table:
         """Advance by a window of new rows in the order (topic, partition, offset); returns EVENTS in that order."""
         self._note(notes)
-        found = list(self._advance(rows, notes)) if rows.num_rows else []
+        runs = Runs.of(rows)
+        found = list(self._advance(runs, notes))
         for partition in self._notes.values():
             partition.close_window(self._symbols)
-        found.sort(key=lambda f: f[0])
-        return pa.Table.from_pylist([self._event(stream, row, change) for _, stream, row, change in found], schema=EVENTS)
+        return self._events(runs, found)
 
     def replay(self, rows: pa.Table) -> None:
         """Advance over rows whose events were taken long ago; same order, same state as `settle`."""
@@ -143,16 +152,15 @@ class Tracker:
             self._notes[tp] = PartitionNotes()
         return self._notes[tp]
 
-    def _advance(self, rows: pa.Table, notes: Notes) -> Iterator[tuple[int, Stream, Row, Change]]:
-        """Events with their row's place in the window, stream by stream."""
-        runs = Runs.of(rows)
+    def _advance(self, runs: Runs, notes: Notes) -> Iterator[Happened]:
+        """What happened, stream by stream."""
         for tp, count in runs.untracked.items():
             self._untracked[tp] = self._untracked.get(tp, 0) + count
         for run in runs.runs(m for m in notes.markers if m.kind == "session_start"):
             yield from self._take(runs, run)
 
-    def _take(self, runs: Runs, run: Run) -> Iterator[tuple[int, Stream, Row, Change]]:
-        """Rows that only move their stream on are passed over at once, all others are judged one by one."""
+    def _take(self, runs: Runs, run: Run) -> Iterator[Happened]:
+        """Rows that only move their stream on are passed over at once, those that fill a gap one after the other too; all others are judged one by one."""
         key, at = runs.streams[run.stream], run.first_row
         notes = self._notes_of(*runs.places[run.place])
         stream = self._streams.get(key)
@@ -164,8 +172,11 @@ class Tracker:
             elif _moves_on(stream, row, run, notes):
                 stream.pass_over(run.last_row - at, runs.row(run.last_row - 1))
                 at = run.last_row
+            elif (filled := _filled(stream, row, runs, run, at, notes)) is not None:
+                yield stream, at, filled
+                at += filled.taken - 1
             elif (change := stream.judge(row, notes)) is not None:
-                yield int(runs.at[at]), stream, row, change
+                yield stream, at, change
             at += 1
         if stream is not None:
             self._bring_home(stream, runs.places[run.place])
@@ -187,9 +198,20 @@ class Tracker:
             stream.home = tp
             self._homes.setdefault(tp, {})[key] = stream
 
+    def _events(self, runs: Runs, found: Sequence[Happened]) -> pa.Table:
+        """As EVENTS, in the order of the rows."""
+        singles = [(stream, at, change) for stream, at, change in found if isinstance(change, Change)]
+        tables = [pa.Table.from_pylist([self._event(stream, runs.row(at), change) for stream, at, change in singles], schema=EVENTS)]
+        places = [runs.at[[at for _, at, _ in singles]]]
+        for stream, at, filled in found:
+            if isinstance(filled, Filled):  # behind the singles, which give gaps their ids
+                tables.append(self._events_of_many(stream, runs, at, filled))
+                places.append(runs.at[at : at + filled.taken])
+        return pa.concat_tables(tables).take(pa.array(np.argsort(np.concatenate(places)))).combine_chunks()
+
     def _event(self, stream: Stream, row: Row, change: Change) -> dict[str, Any]:
         """As a row of EVENTS; an event that opens gives its id to the gap."""
-        id = event_id((stream.exchange, stream.symbol, self._data_type), change.kind, (change.first, change.last), (*row.tp, row.offset))
+        id = event_id(self._key_of(stream), change.kind, (change.first, change.last), (*row.tp, row.offset))
         if change.kind is Kind.OPENED and change.gap is not None:
             change.gap.id = id
         return {
@@ -211,6 +233,32 @@ class Tracker:
             "previous_offset": change.previous.offset,
             "gap_id": (change.gap.id or None) if change.gap is not None else None,
         }
+
+    def _events_of_many(self, stream: Stream, runs: Runs, at: int, filled: Filled) -> pa.Table:
+        """The same for rows that filled a gap one after the other; the gap has its id."""
+        (gap, count, left, previous), row = filled, runs.row(at)
+        last = self._event(stream, row, Change(Kind.SHRUNK, gap.first, gap.last, 0, gap.cause, previous, gap))
+        columns = {name: pa.repeat(pa.scalar(last.get(name), EVENTS.field(name).type), count) for name in EVENTS.names}
+        missing = [min(number, MOST) for number in range(left + count - 1, left - 1, -1)]
+        kinds = [Kind.SHRUNK] * (count - 1) + [Kind.SHRUNK if left else Kind.FILLED]
+        offsets = runs.offset[at : at + count].tolist()
+        key, sequences = self._key_of(stream), (gap.first, gap.last)
+        columns["event_id"] = pa.array([event_id(key, kind, sequences, (*row.tp, offset)) for kind, offset in zip(kinds, offsets, strict=True)])
+        columns["kind"] = pa.array([kind.value for kind in kinds])
+        columns["severity"] = pa.array([severity_of(number, self._small_rows) for number in missing])
+        columns["missing"], columns["offset"] = pa.array(missing, pa.int64()), pa.array(offsets, pa.int64())
+        columns["timestamp"] = pa.array(runs.time_us[at : at + count], TIMESTAMP)
+        return pa.table(columns, schema=EVENTS)
+
+    def _key_of(self, stream: Stream) -> tuple[str, str, str]:
+        return stream.exchange, stream.symbol, self._data_type
+
+
+def _filled(stream: Stream, row: Row, runs: Runs, run: Run, at: int, notes: PartitionNotes) -> Filled | None:
+    """Rows from `at` on that fill a gap one after the other, if they may be many; they are taken."""
+    if run.last_row - at < MANY_ROWS or not stream.is_announced(notes.session(stream.symbol, row.offset)):
+        return None
+    return stream.fill_many(row, runs.time_us[at : min(run.last_row, at + MOST_ROWS)])
 
 
 def _moves_on(stream: Stream, row: Row, run: Run, notes: PartitionNotes) -> bool:

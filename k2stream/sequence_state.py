@@ -13,6 +13,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from k2stream.records import TopicPartition
 from k2stream.sequence_notes import Cause, PartitionNotes, Row, SessionStart
 
@@ -75,16 +78,36 @@ class Gap:
     def open(cls, first: int, last: int, cause: Cause) -> "Gap":
         return cls(first, last, cause, [(first, last)], last - first + 1)
 
-    def fill(self, sequence: int) -> bool:
-        """Take one number out; False if it was not missing."""
-        at = bisect_right(self.pieces, sequence, key=lambda p: p[0]) - 1
+    def room(self, sequence: int) -> int:
+        """How many numbers from `sequence` on are missing without a break."""
+        at = self._piece(sequence)
+        return 0 if at < 0 else max(0, self.pieces[at][1] - sequence + 1)
+
+    def fill(self, sequence: int, count: int = 1) -> bool:
+        """Take out `count` numbers from `sequence` on, `room` at most; False if it was not missing."""
+        at = self._piece(sequence)
         if at < 0 or sequence > self.pieces[at][1]:
             return False
         first, last = self.pieces[at]
-        rest = [(first, sequence - 1), (sequence + 1, last)]
+        rest = [(first, sequence - 1), (sequence + count, last)]
         self.pieces[at : at + 1] = [piece for piece in rest if piece[0] <= piece[1]]
-        self.missing -= 1
+        self.missing -= count
         return True
+
+    def _piece(self, sequence: int) -> int:
+        return bisect_right(self.pieces, sequence, key=lambda p: p[0]) - 1
+
+
+class Filled(NamedTuple):
+    """What rows changed that filled a gap one after the other."""
+
+    gap: Gap
+    taken: int
+    """So many rows did."""
+    missing: int
+    """Numbers of the gap that are still missing after the last of them."""
+    previous: Row
+    """The row that moved the stream on last before them."""
 
 
 @dataclass(slots=True)
@@ -103,15 +126,23 @@ class Session:
         if len(self.gaps) > OPEN_GAPS:
             del self.gaps[0]
 
-    def fill(self, sequence: int) -> Gap | None:
-        """Take one number out of its gap; None if it is not missing."""
-        at = bisect_right(self.gaps, sequence, key=lambda g: g.first) - 1
-        if at < 0 or not self.gaps[at].fill(sequence):
+    def fill(self, sequence: int, count: int = 1) -> Gap | None:
+        """Take `count` numbers from `sequence` on, `room` at most, out of their gap; None if `sequence` is not missing."""
+        at = self._gap(sequence)
+        if at < 0 or not self.gaps[at].fill(sequence, count):
             return None
         gap = self.gaps[at]
         if not gap.missing:
             del self.gaps[at]
         return gap
+
+    def room(self, sequence: int) -> int:
+        """How many numbers of one gap are missing from `sequence` on without a break."""
+        at = self._gap(sequence)
+        return 0 if at < 0 else self.gaps[at].room(sequence)
+
+    def _gap(self, sequence: int) -> int:
+        return bisect_right(self.gaps, sequence, key=lambda g: g.first) - 1
 
 
 @dataclass(slots=True)
@@ -151,6 +182,20 @@ class Stream:
         """Take `count` rows at once that each have the expected number, `last` being the last of them."""
         self.rows += count
         self.head = last
+
+    def fill_many(self, row: Row, times_us: NDArray[np.int64]) -> Filled | None:
+        """Take `row` and rows from it on at once, whose numbers follow each other: all that fill one gap of the session in one piece and are
+        neither of an ended session nor fall; their times are given, the first one's first. No session may be announced before one of them."""
+        times_us = times_us[: self.session.room(row.sequence)]
+        is_other = times_us < self.session.start_us
+        if 2 * row.sequence < self.head.sequence:
+            is_other |= times_us >= self.head.time_us + HOUR_US
+        count = int(is_other.argmax()) if is_other.any() else len(times_us)
+        found = self.session.fill(row.sequence, count) if count else None
+        if found is None:
+            return None
+        self.rows += count
+        return Filled(found, count, found.missing, self.head)
 
     def is_announced(self, session: SessionStart) -> bool:
         """True if `session` is not news: it was taken up, or a later one was."""

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from hypothesis import given, settings
+import pytest
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from k2stream.gaps import EVENTS, Loss, Notes, Tracker
+from k2stream.gaps import EVENTS, MANY_ROWS, Loss, Notes, Tracker
 from k2stream.gaps_oracle import GapOracle
 from k2stream.records import TopicPartition
 from k2stream.rows import TIMESTAMP
@@ -72,7 +73,8 @@ def place_of(record: Any) -> tuple[str, int, int]:
 
 streams = st.tuples(st.sampled_from(["ASX", "BIN"]), st.sampled_from(["BHP", "CBA", "Ünï"]))
 partitions = st.builds(TopicPartition, st.sampled_from(TOPICS), st.integers(0, 2))
-operations = st.sampled_from(["go", "go", "go", "skip", "skip", "back", "back", "null", "fall", "session", "reconnect", "reject", "loss", "far"])
+OFTEN = ["go", "go", "go", "skip", "skip", "back", "back", "refill", "refill"]
+operations = st.sampled_from([*OFTEN, "null", "fall", "session", "reconnect", "reject", "loss", "far"])
 
 
 @st.composite
@@ -97,12 +99,17 @@ def _extend(draw: st.DrawFn, log: Log, tp: TopicPartition, stream: tuple[str, st
                 log.row(tp, *stream, number + step, time_us + step)
                 log.numbers[stream] = number + step + 1
         case "skip":
-            number += draw(st.integers(1, 14))
+            number += draw(st.sampled_from([*range(1, 15), 50]))
             log.row(tp, *stream, number, time_us)
             log.numbers[stream] = number + 1
         case "back":
             for _ in range(draw(st.integers(1, 4))):
                 log.row(tp, *stream, number - draw(st.integers(1, 30)), time_us)
+        case "refill":
+            first = number - draw(st.integers(1, 60))
+            for step in range(draw(st.integers(1, 80))):
+                log.row(tp, *stream, first + step, time_us + step * draw(st.sampled_from([0, 1, HOUR_US // 20])))
+                log.numbers[stream] = max(number, first + step + 1)
         case "null":
             log.row(tp, *stream, None, time_us)
         case "fall":
@@ -180,11 +187,12 @@ def reborn(tracker: Tracker, tps: Iterable[TopicPartition]) -> Tracker:
     return other
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
-def test_events_equal_the_slow_definition(data: st.DataObject) -> None:
+def test_events_equal_the_slow_definition(monkeypatch: pytest.MonkeyPatch, data: st.DataObject) -> None:
     """Every column of every event, in the records' order, over windows cut anywhere and workers that start anew between them."""
     log = data.draw(logs())
+    monkeypatch.setattr("k2stream.gaps.MANY_ROWS", data.draw(st.sampled_from([1, 2, MANY_ROWS])))
     tracker, oracle = Tracker("trades", SMALL_ROWS), GapOracle("trades", SMALL_ROWS)
     for window in windows_of(data.draw, log):
         found = tracker.settle(table_of(rows_of(window), is_encoded=data.draw(st.booleans())), notes_of(window))

@@ -115,6 +115,25 @@ def test_ten_missing_are_small_and_eleven_are_large(feed: Feed) -> None:
     assert events["severity"].to_pylist() == ["small", "large"]
 
 
+def test_rows_that_fill_a_gap_one_after_the_other_are_an_event_each(feed: Feed) -> None:
+    """A back-fill brings thousands at once: the same events, with the same ids, as when they come one by one."""
+    other, arrivals = Feed(), ([1, 60], range(2, 42), range(1, 50), range(42, 60))
+    each = [pa.concat_tables(other.rows(number, time_us=NINE).events() for number in numbers) for numbers in arrivals]
+    at_once = [feed.rows(*numbers, time_us=NINE).events() for numbers in arrivals]
+
+    assert [events.num_rows for events in at_once] == [1, 40, 8, 10]
+    assert [events.to_pylist() for events in at_once] == [events.to_pylist() for events in each]
+    assert at_once[-1]["kind"].to_pylist()[-1] == "filled"
+    assert feed.tracker.snapshot(TP) == other.tracker.snapshot(TP)
+
+
+def test_rows_of_a_new_session_do_not_fill_gaps_of_the_old_one_though_they_are_many(feed: Feed) -> None:
+    """Their numbers are missing there."""
+    feed.rows(1, 100).marker("session_start")
+
+    assert feed.rows(*range(2, 60)).window() == [("opened", 2, 99, 98, "upstream"), ("reset", 100, 2, 0, "upstream")]
+
+
 def test_a_late_row_outside_every_gap_changes_nothing(feed: Feed) -> None:
     """A number that is not missing cannot fill, and must not move the stream back."""
     assert feed.rows(7, 8, 3, 8, 9).window() == []
