@@ -255,10 +255,10 @@ class Tracker:
 
 
 def _filled(stream: Stream, row: Row, runs: Runs, run: Run, at: int, notes: PartitionNotes) -> Filled | None:
-    """Rows from `at` on that fill a gap one after the other, if they may be many; they are taken."""
+    """Rows from `at` on that fill a gap one after the other, if they are many; they are taken."""
     if run.last_row - at < MANY_ROWS or not stream.is_announced(notes.session(stream.symbol, row.offset)):
         return None
-    return stream.fill_many(row, runs.time_us[at : min(run.last_row, at + MOST_ROWS)])
+    return stream.fill_many(row, runs.time_us[at : min(run.last_row, at + MOST_ROWS)], at_least=MANY_ROWS)
 
 
 def _moves_on(stream: Stream, row: Row, run: Run, notes: PartitionNotes) -> bool:

@@ -147,7 +147,7 @@ class GapOracle:
         return None
 
     def _era_of(self, known: _Known, time_us: int) -> _Era | None:
-        return next((era for era in known.eras[:-1] if era.start_us <= time_us < era.end_us), None)
+        return next((era for era in reversed(known.eras[:-1]) if era.start_us <= time_us < era.end_us), None)
 
     def _cause(self, last: Mapping[str, Any], row: Mapping[str, Any]) -> str:
         place = (row["topic"], row["partition"])

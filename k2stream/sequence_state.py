@@ -183,15 +183,18 @@ class Stream:
         self.rows += count
         self.head = last
 
-    def fill_many(self, row: Row, times_us: NDArray[np.int64]) -> Filled | None:
+    def fill_many(self, row: Row, times_us: NDArray[np.int64], *, at_least: int) -> Filled | None:
         """Take `row` and rows from it on at once, whose numbers follow each other: all that fill one gap of the session in one piece and are
-        neither of an ended session nor fall; their times are given, the first one's first. No session may be announced before one of them."""
+        neither of an ended session nor fall; none if they are fewer than `at_least`. Their times are given, the first one's first.
+        No session may be announced before one of them."""
         times_us = times_us[: self.session.room(row.sequence)]
+        if len(times_us) < at_least:
+            return None
         is_other = times_us < self.session.start_us
         if 2 * row.sequence < self.head.sequence:
             is_other |= times_us >= self.head.time_us + HOUR_US
         count = int(is_other.argmax()) if is_other.any() else len(times_us)
-        found = self.session.fill(row.sequence, count) if count else None
+        found = self.session.fill(row.sequence, count) if count >= at_least else None
         if found is None:
             return None
         self.rows += count

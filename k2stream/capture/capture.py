@@ -363,8 +363,8 @@ class Capture:
             if era != self._era:
                 return
             log.warning("capture.restart", cause=cause, partitions=len(self._position))
-            self.progress.restarted()
             tps, is_ours = set(self._committed) - self._paused, self._owns.is_set()
+            self.progress.restarted(tps)
             self._forget()
             if is_ours:  # else the next assignment asks for positions anyway
                 await self.edges.consumer().restart(tps)

@@ -67,9 +67,12 @@ class Progress:
         self.log_ends.update(log_ends)
         metrics.show_lag(self.data_type, self.lags())
 
-    def restarted(self) -> None:
-        """All is read again from the table: until its vector was read, a lag of what was known before would be a lie."""
-        self.revoked()
+    def restarted(self, tps: set[TopicPartition]) -> None:
+        """These are read again from the table: until its vector was read, a lag of what was known before would be a lie.
+
+        Metrics keep the last one meanwhile: an alert of lag must not end because the table cannot be read.
+        """
+        self.owned -= tps
         self.restarts += 1
         metrics.RESTARTS.labels(self.data_type).inc()
 

@@ -3,7 +3,9 @@
 The target belongs to the migration, and the order in which records go into each of its partitions follows from the source alone: its
 partitions one after another, each up to the end that was written down at the start. So where a target partition ends tells how many of
 its records are there, and a start after a crash skips exactly these. What a killed process had sent may arrive after that was looked up: log
-batches bear the number of their first record, so a broker drops the second of two. Nothing is added to a record, so the target reads as fast as the source.
+batches bear the number of their first record, so a broker drops the second of two. A broker looks every ten minutes whose records are older than a
+day, and forgets their numbers: of what comes even later the comparison at the end tells. Nothing is added to a record, so the target reads as fast
+as the source.
 
 Steps for crash tests: `migrate.send.before`, `migrate.sent` (one partition of several), `migrate.send.after`, `migrate.saved`.
 """

@@ -127,6 +127,16 @@ def test_rows_that_fill_a_gap_one_after_the_other_are_an_event_each(feed: Feed) 
     assert feed.tracker.snapshot(TP) == other.tracker.snapshot(TP)
 
 
+def test_a_gap_filled_in_pieces_of_one_is_judged_row_by_row(feed: Feed, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A table of events for each row would take twenty times as long: every second number came before, and now they all come."""
+    tables = []
+    monkeypatch.setattr(Tracker, "_events_of_many", lambda *arguments: tables.append(arguments))
+    feed.rows(1, 1_001, *range(2, 1_000, 2), time_us=NINE).window()
+
+    assert len(feed.rows(*range(2, 1_000), time_us=NINE).window()) == 499
+    assert not tables
+
+
 def test_rows_of_a_new_session_do_not_fill_gaps_of_the_old_one_though_they_are_many(feed: Feed) -> None:
     """Their numbers are missing there."""
     feed.rows(1, 100).marker("session_start")
