@@ -69,10 +69,14 @@ def group(fresh_kafka: str, redis: Service, tmp_path: Path) -> Iterator[WorkerGr
 
 
 class Feeds:
-    """Both feeds in one thread: chunk by chunk, in an order of their own each, in turns that change when a worker dies."""
+    """Both feeds in one thread: chunk by chunk, in an order of their own each, in turns that change when a worker dies.
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+    In a window the first topic's rows come first, so what the second feed says first must be committed before the other says it too: once,
+    when it is ahead, the other waits for that. However slow the machine is, each was first for a while.
+    """
+
+    def __init__(self, settings: Settings, group: WorkerGroup) -> None:
+        self._settings, self._group = settings, group
         self._schema_id = prepare_topics(settings, list(TOPICS.values()))[TOPICS["a"]]
         self._thread = threading.Thread(target=lambda: asyncio.run(self._publish()), daemon=True)
         self._dice = Random(1)
@@ -87,12 +91,15 @@ class Feeds:
         assert not self._thread.is_alive()
 
     async def _publish(self) -> None:
-        sink, chunks = open_sink(self._settings), len(NUMBERS) // CHUNK
+        sink, chunks, is_behind = open_sink(self._settings), len(NUMBERS) // CHUNK, False
         done = dict.fromkeys(TOPICS, 0)
         try:
             while any(count < chunks for count in done.values()):
                 first, second = ("b", "a") if self.killed.is_set() else ("a", "b")
                 feed = first if done[first] < chunks and done[first] - done[second] < BEHIND_CHUNKS else second
+                if feed == "a" == second and not is_behind:
+                    is_behind = True
+                    await asyncio.to_thread(self._wait_until_taken, first)
                 async with publishing(sink, TOPICS[feed], schema="trade_v2", schema_id=self._schema_id) as publisher:
                     await publisher.records(records_of(self._rows(feed, done[feed]), "trade_v2", self._schema_id))
                 done[feed] += 1
@@ -100,6 +107,10 @@ class Feeds:
                     await asyncio.to_thread(self.killed.wait, WAIT_SECONDS)
         finally:
             await sink.close()
+
+    def _wait_until_taken(self, feed: str) -> None:
+        ends = ends_of(self._settings, [TOPICS[feed]])
+        until(lambda: all(self._group.positions().get(tp, 0) >= end for tp, end in ends.items()), self._group, "not taken of the feed that is ahead")
 
     def _rows(self, feed: str, chunk: int) -> list[Row]:
         """What a feed saw of a chunk, mixed up."""
@@ -141,7 +152,7 @@ def missing(settings: Settings) -> int:
 def test_two_feeds_are_one_stream_though_a_worker_is_killed(group: WorkerGroup) -> None:
     """Every trade is one row, the ledger by topic says who brought what, and only what both lack is a gap."""
     settings = group.settings()
-    publisher = Feeds(settings)
+    publisher = Feeds(settings, group)
     for number in (group.start(), group.start()):
         group.worker(number).wait_until_up(WAIT_SECONDS)
     until(lambda: is_dealt_out(group), group, "not dealt out")
