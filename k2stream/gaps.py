@@ -237,8 +237,8 @@ class Tracker:
     def _events_of_many(self, stream: Stream, runs: Runs, at: int, filled: Filled) -> pa.Table:
         """The same for rows that filled a gap one after the other; the gap has its id."""
         (gap, count, left, previous), row = filled, runs.row(at)
-        last = self._event(stream, row, Change(Kind.SHRUNK, gap.first, gap.last, 0, gap.cause, previous, gap))
-        columns = {name: pa.repeat(pa.scalar(last.get(name), EVENTS.field(name).type), count) for name in EVENTS.names}
+        alike = self._event(stream, row, Change(Kind.SHRUNK, gap.first, gap.last, 0, gap.cause, previous, gap))
+        columns = {name: pa.repeat(pa.scalar(alike.get(name), EVENTS.field(name).type), count) for name in EVENTS.names}
         missing = [min(number, MOST) for number in range(left + count - 1, left - 1, -1)]
         kinds = [Kind.SHRUNK] * (count - 1) + [Kind.SHRUNK if left else Kind.FILLED]
         offsets = runs.offset[at : at + count].tolist()

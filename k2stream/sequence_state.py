@@ -5,7 +5,7 @@
     sequence <   expected    fills a gap, or is late
     a session begins         resets: numbers start anew, gaps of the session before can still be filled by its late rows
 
-The definition of gaps, row by row; k2stream.gaps passes over rows that only move on.
+The definition of gaps, row by row; k2stream.gaps passes over rows that only move on, and takes those that fill a gap one after the other at once.
 """
 
 from bisect import bisect_right

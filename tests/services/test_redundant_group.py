@@ -91,14 +91,14 @@ class Feeds:
         assert not self._thread.is_alive()
 
     async def _publish(self) -> None:
-        sink, chunks, is_behind = open_sink(self._settings), len(NUMBERS) // CHUNK, False
+        sink, chunks, has_waited = open_sink(self._settings), len(NUMBERS) // CHUNK, False
         done = dict.fromkeys(TOPICS, 0)
         try:
             while any(count < chunks for count in done.values()):
                 first, second = ("b", "a") if self.killed.is_set() else ("a", "b")
                 feed = first if done[first] < chunks and done[first] - done[second] < BEHIND_CHUNKS else second
-                if feed == "a" == second and not is_behind:
-                    is_behind = True
+                if feed == "a" == second and not has_waited:
+                    has_waited = True
                     await asyncio.to_thread(self._wait_until_taken, first)
                 async with publishing(sink, TOPICS[feed], schema="trade_v2", schema_id=self._schema_id) as publisher:
                     await publisher.records(records_of(self._rows(feed, done[feed]), "trade_v2", self._schema_id))
